@@ -1,0 +1,172 @@
+"""This machine while it is measured on: what it is, how it is kept to ourselves, and what disturbed it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from workloads import InputError
+
+# The instruction sets that decide which kernels a runtime picks. All flags would change with every kernel update.
+_INSTRUCTION_SETS = frozenset(
+    "avx avx2 fma avx512f avx512bw avx512vl avx_vnni avx512_vnni avx512_bf16 amx_tile amx_int8 amx_bf16 "
+    "asimd asimdhp asimddp i8mm bf16 sve sve2".split()
+)
+
+
+@dataclass(frozen=True)
+class Processor:
+    """The CPU as the operating system describes it."""
+
+    model: str
+    instruction_sets: tuple[str, ...]
+    cores: int
+
+
+def processor() -> Processor:
+    """The CPU of this machine."""
+    fields: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            fields.setdefault(name.strip(), value.strip())
+    # Virtual machines show no more than "AMD EPYC": family and model tell the generations apart.
+    names = ("model name", "cpu family", "model", "stepping", "CPU implementer", "CPU part")
+    model = " / ".join(fields[name] for name in names if fields.get(name)) or platform.processor() or platform.machine()
+    flags = set((fields.get("flags") or fields.get("Features") or "").split())
+    return Processor(model, tuple(sorted(flags & _INSTRUCTION_SETS)), os.cpu_count() or 1)
+
+
+def multiplies_int8_exactly(cpu: Processor) -> bool:
+    """False on x86 processors without VNNI, whose int8 products saturate unless weights keep to 7 bits."""
+    return platform.machine().lower() not in ("x86_64", "amd64") or any("vnni" in flag for flag in cpu.instruction_sets)
+
+
+def fingerprint(runtime: Mapping[str, object]) -> str:
+    """Eight hexadecimal digits for this processor, the kind of operating system and `runtime` (versions and settings).
+
+    Says nothing of the host's name, user or address, and stays the same over reboots.
+    """
+    cpu = processor()
+    said = {"cpu": cpu.model, "sets": cpu.instruction_sets, "cores": cpu.cores, "os": platform.system(), **runtime}
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+@contextlib.contextmanager
+def exclusive(device: str, timeout: float = 3600.0) -> Iterator[None]:
+    """Holds `device` for this process: one measurement at a time, between processes too.
+
+    Waits for at most `timeout` seconds, then raises `InputError`. The lock is a file in the temporary folder that only its
+    owner may open, so users of one machine do not exclude each other.
+    """
+    owner = os.getuid() if hasattr(os, "getuid") else 0
+    path = Path(tempfile.gettempdir()) / f"shrinkboard-{owner}-{device}.lock"
+    try:
+        with FileLock(path, timeout=timeout, mode=0o600):
+            yield
+    except Timeout as error:
+        raise InputError(
+            f"device {device} has been measured on by another process for more than {timeout:g} s; wait for it to end"
+        ) from error
+
+
+@contextlib.contextmanager
+def pinned() -> Iterator[int | None]:
+    """Keeps the calling thread on one CPU and gives its number; None where the system cannot (macOS).
+
+    The CPU is the last of those allowed: the first serve interrupts on most machines.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield None
+        return
+    allowed = os.sched_getaffinity(0)
+    cpu = max(allowed)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield cpu
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+class Telemetry:
+    """What disturbed a measurement between its start and `read()`; what cannot be read on this system is None."""
+
+    def __init__(self, cpu: int | None) -> None:
+        self.cpu = cpu
+        self._start = self._counters()
+
+    def read(self) -> dict[str, float | None]:
+        """`seconds`; `steal`, the share of time a hypervisor gave to others; `switches`, involuntary context switches a
+        second; `pressure`, the share of time in which some task waited for a CPU; `cpu`, the CPU that was pinned to;
+        `frequency` in Hz at the end."""
+        now = self._counters()
+
+        def grown(name: str) -> float | None:
+            before, after = self._start[name], now[name]
+            return None if before is None or after is None else max(after - before, 0.0)
+
+        seconds = grown("seconds") or 1e-9
+        steal, jiffies, switches, stalled = grown("steal"), grown("jiffies"), grown("switches"), grown("stalled")
+        return {
+            "seconds": seconds,
+            "steal": None if steal is None or not jiffies else steal / jiffies,
+            "switches": None if switches is None else switches / seconds,
+            "pressure": None if stalled is None else stalled / seconds,
+            "cpu": None if self.cpu is None else float(self.cpu),
+            "frequency": _frequency(self.cpu),
+        }
+
+    def _counters(self) -> dict[str, float | None]:
+        steal, jiffies = _steal(self.cpu)
+        return {
+            "seconds": time.monotonic(),
+            "steal": steal,
+            "jiffies": jiffies,
+            "switches": _involuntary_switches(),
+            "stalled": _stalled(),
+        }
+
+
+def _steal(cpu: int | None) -> tuple[float | None, float | None]:
+    """Stolen and total jiffies of one CPU (of all together where None) since boot: proc(5), /proc/stat."""
+    wanted = "cpu" if cpu is None else f"cpu{cpu}"
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/stat").read_text(encoding="ascii").splitlines():
+            name, *numbers = line.split()
+            if name == wanted:
+                jiffies = [float(number) for number in numbers[:8]]
+                return jiffies[7], sum(jiffies)
+    return None, None
+
+
+def _involuntary_switches() -> float | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    # Of the thread that measures, where the system tells threads apart.
+    who = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
+    return float(resource.getrusage(who).ru_nivcsw)
+
+
+def _stalled() -> float | None:
+    """Seconds since boot in which some task waited for a CPU: /proc/pressure/cpu."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return float(Path("/proc/pressure/cpu").read_text(encoding="ascii").split("total=")[1].split()[0]) / 1e6
+    return None
+
+
+def _frequency(cpu: int | None) -> float | None:
+    with contextlib.suppress(OSError, ValueError):
+        return float(Path(f"/sys/devices/system/cpu/cpu{cpu or 0}/cpufreq/scaling_cur_freq").read_text()) * 1e3
+    return None

@@ -1,0 +1,41 @@
+"""How figures are written for people: a few significant digits and the unit that fits."""
+
+from __future__ import annotations
+
+ABSENT = "–"
+
+
+def percent(fraction: float | None) -> str:
+    return ABSENT if fraction is None else f"{100 * fraction:.2f}"
+
+
+def points(drop: float) -> str:
+    return f"{drop:.2f}"
+
+
+def speedup(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return ABSENT
+    return f"{value:.2f}×" if low is None or high is None else f"{value:.2f}× [{low:.2f}, {high:.2f}]"
+
+
+def seconds(value: float | None) -> str:
+    if value is None:
+        return ABSENT
+    if value >= 60:
+        return f"{value / 60:.3g} min"
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value / 1e-9:.3g} ns"
+
+
+def count(value: float) -> str:
+    for suffix, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g}{suffix}"
+    return f"{value:.3g}"
+
+
+def size(value: float) -> str:
+    return f"{count(value)}B"

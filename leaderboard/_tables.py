@@ -1,0 +1,96 @@
+"""The tables of the store. All names start with `sb_`, for Optuna keeps its own tables in the same database."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+STORE_VERSION = 1
+"""Version of these tables, kept in `sb_meta`; raised with every change of them."""
+
+metadata = MetaData()
+
+meta = Table(
+    "sb_meta", metadata, Column("name", String(40), primary_key=True), Column("value", String(200), nullable=False)
+)
+
+entries = Table(
+    "sb_entries",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("study", String(200), nullable=False),
+    Column("strategy", String(200), nullable=False),
+    Column("trial", BigInteger, nullable=False),
+    Column("workload", String(200), nullable=False),
+    Column("role", String(20), nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("plan_digest", String(200), nullable=False),
+    Column("top1", Double),
+    Column("top5", Double),
+    Column("miou", Double),
+    Column("dense_accuracy", Double, nullable=False),
+    Column("parameters", BigInteger, nullable=False),
+    Column("macs", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("dense_parameters", BigInteger, nullable=False),
+    Column("dense_macs", BigInteger, nullable=False),
+    Column("epochs", Double, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("dense_epochs", Double, nullable=False),
+    Column("dense_seconds", Double, nullable=False),
+    Column("created", String(40), nullable=False),
+    # Last, so that SQLite reads the columns above without touching the pages that a long document overflows into.
+    Column("document", Text, nullable=False),
+    UniqueConstraint("study", "strategy", "trial", name="sb_entries_key"),
+)
+
+tracks = Table(
+    "sb_tracks",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("workload", String(200), nullable=False),
+    Column("target", String(200), nullable=False),
+    Column("key", String(200), nullable=False),
+    Column("kind", String(20), nullable=False),
+    UniqueConstraint("workload", "key", name="sb_tracks_key"),
+)
+"""What may be ranked together: one workload on one target key. Few rows: costs stay narrow, listing is instant."""
+
+costs = Table(
+    "sb_costs",
+    metadata,
+    Column("track", ForeignKey(tracks.c.id), primary_key=True),
+    Column("entry", ForeignKey(entries.c.id), primary_key=True),
+    Column("accuracy", Double, nullable=False),
+    Column("drop", Double, nullable=False),
+    Column("speedup", Double),
+    Column("low", Double),
+    Column("high", Double),
+    Column("latency", Double),
+    Column("energy", Double),
+    Column("unstable", Boolean, nullable=False),
+    # The Pareto query runs on this index alone, from its fast end to its slow one.
+    Index("sb_costs_front", "track", "speedup", "accuracy", "entry"),
+    Index("sb_costs_entry", "entry"),
+)
+
+references = Table(
+    "sb_references",
+    metadata,
+    Column("workload", String(200), primary_key=True),
+    Column("key", String(200), primary_key=True),
+    Column("latency", Double, nullable=False),
+    Column("dense_accuracy", Double, nullable=False),
+)

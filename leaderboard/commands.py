@@ -1,0 +1,142 @@
+"""The room's commands. Heavy imports stand inside the functions, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Storage = Annotated[
+    str,
+    typer.Option(envvar="SHRINKBOARD_STORAGE", help="File, sqlite:///FILE or postgresql://… that holds the board."),
+]
+DEFAULT_STORAGE = "sqlite:///shrinkboard.db"
+
+
+def leaderboard(
+    workload: Annotated[str | None, typer.Option(help="Only this workload, such as digits/cnn.")] = None,
+    target: Annotated[str | None, typer.Option(help="Only this target, or this target key (name@fingerprint).")] = None,
+    strategy: Annotated[str | None, typer.Option(help="Only these strategies, with commas between them.")] = None,
+    study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
+    max_drop: Annotated[float | None, typer.Option(help="At most so many points below the dense network.")] = None,
+    max_latency: Annotated[str | None, typer.Option(help="At most this latency, such as 2ms or 500us.")] = None,
+    pareto: Annotated[bool, typer.Option("--pareto", help="Only the front of what matches.")] = False,
+    where: Annotated[str | None, typer.Option(help="Condition, such as 'parameters < 20000 and top1 >= 0.95'.")] = None,
+    sort: Annotated[str, typer.Option(help="Column to sort by; - before it: largest first.")] = "-speedup",
+    limit: Annotated[int | None, typer.Option(help="At most so many rows per table.")] = None,
+    format: Annotated[Literal["table", "json", "csv", "markdown"], typer.Option(help="How to print.")] = "table",
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Lists the entries: one table per workload and target, each with its own Pareto front.
+
+    Example: shrinkboard leaderboard --workload digits/cnn --target cpu-onnxruntime --max-drop 1.0 --pareto
+    """
+    from . import render
+    from .query import Query, parse_latency
+    from .store import Store
+
+    query = Query(
+        workload=workload,
+        target=target,
+        strategy=strategy,
+        study=study,
+        max_drop=max_drop,
+        max_latency=None if max_latency is None else parse_latency(max_latency),
+        where=where,
+        pareto=pareto,
+        sort=sort,
+        limit=limit,
+    )
+    with Store(storage, create=False) as store:
+        board = store.query(query)
+    if format == "table":
+        _print(render.to_table(board) if board.tracks else "No entry matches.")
+    else:
+        writers = {"json": render.to_json, "csv": render.to_csv, "markdown": render.to_markdown}
+        typer.echo(writers[format](board).rstrip("\n"))
+
+
+def show(
+    entry: Annotated[str, typer.Argument(help="Id of the entry, or its first digits.")],
+    format: Annotated[Literal["table", "json"], typer.Option(help="How to print.")] = "table",
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Shows one entry: its plan, per-layer ratios and formats, costs, and where it comes from.
+
+    Example: shrinkboard show 3f9a12cd
+    """
+    from .render import entry_table
+    from .store import Store
+
+    with Store(storage, create=False) as store:
+        found = store.get(entry)
+    if format == "json":
+        typer.echo(found.to_json().rstrip("\n"))
+    else:
+        _print(entry_table(found))
+
+
+def dump(
+    out: Annotated[Path, typer.Option(help="Folder to write to; it is made if need be.")] = Path("entries"),
+    study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Writes every entry as one JSON file, named by its id, for exchange.
+
+    Example: shrinkboard dump --out entries
+    """
+    from .exchange import write_entries
+    from .store import Store
+
+    with Store(storage, create=False) as store:
+        count = write_entries(store.entries(study), out)
+    typer.echo(f"{count} entries written to {out}")
+
+
+def import_(
+    files: Annotated[list[Path], typer.Argument(help="Files that dump wrote, or folders of them.")],
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Adds entries from JSON files: all of them or, where one is refused, none.
+
+    Example: shrinkboard import entries
+    """
+    from .exchange import read_entries
+    from .store import Store
+
+    read = read_entries(files)
+    with Store(storage) as store:
+        new = store.add_many((entry for _, entry in read), sources=(str(file) for file, _ in read))
+    typer.echo(f"{new} entries imported, {len(read) - new} were already there")
+
+
+def report(
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("board.html"),
+    workload: Annotated[str | None, typer.Option(help="Only this workload.")] = None,
+    target: Annotated[str | None, typer.Option(help="Only this target, or this target key.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="Only these strategies, with commas between them.")] = None,
+    study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Writes the board as one HTML file that works offline: fronts as pictures, and sortable tables.
+
+    Example: shrinkboard report --out board.html
+    """
+    from .query import Query
+    from .report import write_report
+    from .store import Store
+
+    with Store(storage, create=False) as store:
+        board = store.query(Query(workload=workload, target=target, strategy=strategy, study=study))
+    write_report(board, out)
+    typer.echo(f"report written to {out}")
+
+
+def _print(renderable: object) -> None:
+    from rich.console import Console
+
+    console = Console()
+    # Without a terminal rich assumes 80 columns, and our table needs 100.
+    width = console.width if console.is_terminal else max(console.width, 100)
+    Console(width=width, highlight=False, markup=False).print(renderable)

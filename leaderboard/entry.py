@@ -1,0 +1,373 @@
+"""An entry: all that is needed to rank, re-create and re-measure one candidate, and its exchange format in JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import unicodedata
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from .errors import LeaderboardError, quoted
+
+SCHEMA_VERSION = 1
+Kind = Literal["measured", "modelled"]
+Role = Literal["candidate", "control"]
+
+# Far above what an honest entry needs (ours have about 100 kB), low enough that a hostile file stays cheap.
+_MAX_CHARACTERS = 16_000_000
+_MAX_DEPTH = 32
+_MAX_VALUES = 100_000
+_INT64 = 2**63 - 1
+
+
+def _one_line(text: str) -> str:
+    # Line separators and terminal escapes would break tables and messages; lone surrogates cannot be written as UTF-8.
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text):
+        raise ValueError("should hold no control characters and no line breaks")
+    return text
+
+
+def _utc(text: str) -> str:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or not text.endswith("Z"):
+        raise ValueError("should be a time in UTC such as 2026-11-22T03:08:21Z")
+    return text
+
+
+def _plain(value: Any) -> Any:
+    """A copy of a JSON object that holds nothing but plain, finite and printable data of bounded size."""
+    count = 0
+
+    def copy(item: Any, depth: int) -> Any:
+        nonlocal count
+        count += 1
+        if depth > _MAX_DEPTH or count > _MAX_VALUES:
+            raise ValueError(f"should be nested at most {_MAX_DEPTH} deep and hold at most {_MAX_VALUES} values")
+        if item is None or isinstance(item, bool):
+            return item
+        if isinstance(item, int):
+            if abs(item) > _INT64:
+                raise ValueError("should hold only integers of 64 bits")
+            return int(item)
+        if isinstance(item, float):
+            if not math.isfinite(item):
+                raise ValueError("should hold only finite numbers")
+            return float(item)
+        if isinstance(item, str):
+            return _one_line(str(item))
+        if isinstance(item, (list, tuple)):
+            return [copy(child, depth + 1) for child in item]
+        if isinstance(item, Mapping):
+            for key in item:
+                if not isinstance(key, str):
+                    raise ValueError("should have only strings as keys")
+            return {_one_line(key): copy(child, depth + 1) for key, child in item.items()}
+        raise ValueError(f"should be plain JSON data, but holds a {type(item).__name__}")
+
+    if not isinstance(value, Mapping):
+        raise ValueError("should be a JSON object")
+    return copy(value, 0)
+
+
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
+Text = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_one_line)]
+JsonObject = Annotated[dict[str, Any], BeforeValidator(_plain)]
+Count = Annotated[int, Field(ge=0, le=_INT64)]
+Amount = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Formats = Annotated[tuple[Name, Name], Field(strict=False)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Figure(_Record):
+    """A number of a cost in `unit`, with its 95 % interval `low`…`high`; or None and the `reason` why there is none."""
+
+    value: Amount | None
+    unit: Name
+    low: Amount | None = None
+    high: Amount | None = None
+    reason: Text | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_figure(self.value, self.low, self.high, self.reason)
+        return self
+
+
+class Speedup(_Record):
+    """Latency of the frozen dense reference ÷ latency of the candidate, with its 95 % interval; larger is faster."""
+
+    value: Annotated[float, Field(gt=0)] | None
+    low: Amount | None = None
+    high: Amount | None = None
+    reason: Text | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_figure(self.value, self.low, self.high, self.reason)
+        return self
+
+
+def _check_figure(value: float | None, low: float | None, high: float | None, reason: str | None) -> None:
+    if (value is None) == (reason is None):
+        raise ValueError("should have either a value or the reason why there is none")
+    if (low is None) != (high is None) or (low is not None and high is not None and low > high):
+        raise ValueError("should have an interval with low ≤ high, or none")
+
+
+class Scores(_Record):
+    """Accuracies as fractions in 0…1; what does not apply to the task is None."""
+
+    top1: Fraction | None = None
+    top5: Fraction | None = None
+    miou: Fraction | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.top1 is None and self.miou is None:
+            raise ValueError("should hold top1 or miou")
+        return self
+
+    @property
+    def primary(self) -> float:
+        """mIoU of a segmentation, top-1 otherwise."""
+        value = self.top1 if self.miou is None else self.miou
+        assert value is not None
+        return value
+
+
+class Accuracy(_Record):
+    """Accuracy of the candidate on the validation split and, for a finalist, on the test split."""
+
+    validation: Scores
+    test: Scores | None = None
+    dense_validation: Fraction
+    """Primary figure of the dense network that the candidate came from."""
+
+
+class TargetCost(_Record):
+    """What the candidate costs on one target."""
+
+    target: Name
+    """Such as `cpu-onnxruntime`."""
+    key: Name
+    """What results are ranked under: `target`, or `target@fingerprint` where machine and runtime matter."""
+    kind: Kind
+    figures: dict[Name, Figure]
+    """By name, such as latency (s), energy (J), memory (B)."""
+    speedup: Speedup | None = None
+    executed: dict[Name, Formats] = Field(default_factory=dict)
+    """Layer → (weight format, activation format) that the target really runs."""
+    runtime_accuracy: Scores | None = None
+    """Validation accuracy of the exported network as the target runs it; the ranking prefers it."""
+    unstable: bool = False
+    """True where the machine was too noisy for the figures to be trusted."""
+    telemetry: dict[Name, float | None] = Field(default_factory=dict)
+    samples: dict[Name, list[list[float]]] = Field(default_factory=dict)
+    """Raw samples by name, one list a block."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.key != self.target and not self.key.startswith(self.target + "@"):
+            raise ValueError("should have as key its target, or its target followed by @ and a fingerprint")
+        latency = self.figures.get("latency")
+        if latency is not None and latency.unit != "s":
+            raise ValueError("should give its latency in the unit s")
+        return self
+
+    def value(self, figure: str) -> float | None:
+        """The value of a figure, None where it is absent."""
+        found = self.figures.get(figure)
+        return None if found is None else found.value
+
+
+class Training(_Record):
+    """What the recipe cost, and what the dense network before it cost."""
+
+    epochs: Amount
+    seconds: Amount
+    images: Count
+    """That went through a forward and backward pass."""
+    dense_epochs: Amount
+    dense_seconds: Amount
+
+
+class Environment(_Record):
+    """Versions and machine, without anything that names a person or a host."""
+
+    python: Name
+    torch: Name
+    onnxruntime: Name | None
+    shrinkboard: Name
+    platform: Name
+    cpu: Name
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Entry(_Record):
+    """One candidate. Unique by (study, strategy, trial); its `id` is a hash of its content.
+
+    Build one with `Entry.create`, which raises `LeaderboardError` (one line) where the plain constructor raises
+    pydantic's `ValidationError`.
+    """
+
+    schema_version: Literal[1] = 1
+    workload: Name
+    strategy: Name
+    study: Name
+    trial: Count
+    role: Role
+    seed: Count
+    plan: JsonObject
+    plan_digest: Name
+    knobs: JsonObject
+    """The sampler's values by name."""
+    epochs: Amount
+    """Tuning epochs of the full evaluation."""
+    accuracy: Accuracy
+    parameters: Count
+    macs: Count
+    bytes: Count
+    dense_parameters: Count
+    dense_macs: Count
+    costs: Annotated[tuple[TargetCost, ...], Field(strict=False)]
+    training: Training
+    environment: Environment
+    dense_digest: Name
+    created: Annotated[str, Field(max_length=40), AfterValidator(_utc)] = Field(default_factory=_now)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        keys = [cost.key for cost in self.costs]
+        if len(set(keys)) < len(keys):
+            raise ValueError("should have at most one cost per target key")
+        segments = self.accuracy.validation.miou is not None
+        others = [self.accuracy.test, *(cost.runtime_accuracy for cost in self.costs)]
+        if any(scores is not None and (scores.miou is not None) != segments for scores in others):
+            raise ValueError("should give miou in all of its accuracies or in none")
+        return self
+
+    @classmethod
+    def create(cls, **fields: Any) -> Entry:
+        """An entry from its fields; raises `LeaderboardError`."""
+        return cls._validated(fields)
+
+    @classmethod
+    def from_json(cls, text: str) -> Entry:
+        """Reads what `to_json` wrote; anything else, or content changed since, raises `LeaderboardError`."""
+        data = _parse(text)
+        version = data.get("schema_version")
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise LeaderboardError(
+                f"entry: schema_version is {quoted(version)}, this shrinkboard reads up to {SCHEMA_VERSION}; upgrade it"
+            )
+        if "id" not in data:
+            raise LeaderboardError("entry: id is missing; import files that `shrinkboard dump` wrote")
+        claimed = data.pop("id")
+        entry = cls._validated(data)
+        if claimed != entry.id:
+            raise LeaderboardError(
+                f"entry: id is {quoted(claimed)} but the content hashes to '{entry.id}', so it was changed; "
+                "ask for the original file"
+            )
+        return entry
+
+    @classmethod
+    def _validated(cls, data: Mapping[str, Any]) -> Entry:
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise LeaderboardError(_line(error)) from None
+
+    @cached_property
+    def id(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 of the canonical JSON of every field but `created`.
+
+        Canonical: keys sorted, no spaces, ASCII. `created` is left out so that the same result, recorded twice, is one
+        entry.
+        """
+        content = json.dumps(
+            self.model_dump(exclude={"created"}), sort_keys=True, separators=(",", ":"), allow_nan=False
+        )
+        return hashlib.sha256(content.encode("ascii")).hexdigest()[:16]
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """(study, strategy, trial)."""
+        return self.study, self.strategy, self.trial
+
+    def ranking_accuracy(self, cost: TargetCost) -> float:
+        """The accuracy that ranks on this cost's target: as its runtime runs the network, else of validation."""
+        return (cost.runtime_accuracy or self.accuracy.validation).primary
+
+    def to_json(self) -> str:
+        """ASCII JSON with the `id` first, one field a line: compact, and a difference can still be read."""
+        fields = {"id": self.id, **self.model_dump()}
+        lines = (f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in fields.items())
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _parse(text: str) -> dict[str, Any]:
+    if len(text) > _MAX_CHARACTERS:
+        raise LeaderboardError(f"entry: {len(text)} characters given, at most {_MAX_CHARACTERS} are allowed")
+    try:
+        data = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except LeaderboardError:
+        raise
+    except RecursionError:
+        raise LeaderboardError("entry: nested too deep; give a file that `shrinkboard dump` wrote") from None
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise LeaderboardError(f"entry: not valid JSON ({reason}); give a file that `shrinkboard dump` wrote") from None
+    if not isinstance(data, dict):
+        raise LeaderboardError(f"entry: a JSON object is expected, given {quoted(data)}")
+    return data
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise LeaderboardError(f"entry: the field {quoted(twice)} is given twice; keep one")
+    return data
+
+
+def _no_constant(name: str) -> None:
+    raise LeaderboardError(f"entry: {name} is not a number; an absent figure is null with a reason")
+
+
+def _line(error: ValidationError) -> str:
+    """The first complaint of pydantic, as one line in our words."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    path = ".".join(part if isinstance(part, str) and part.isidentifier() else quoted(part) for part in first["loc"])
+    where = f"entry: {path}" if path else "entry"
+    if first["type"] == "extra_forbidden":
+        return f"{where} is not a field of schema {SCHEMA_VERSION}; remove it"
+    if first["type"] == "missing":
+        return f"{where} is missing; schema {SCHEMA_VERSION} requires it"
+    expected = first["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
+    return " ".join(f"{where} is {quoted(first['input'])}; it {expected}".split())

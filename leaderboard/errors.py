@@ -1,0 +1,25 @@
+"""The error that bad input raises in the leaderboard room, and how a bad value is quoted in it."""
+
+from __future__ import annotations
+
+import reprlib
+
+
+class LeaderboardError(ValueError):
+    """Input that the user can mend: one line saying what was given, what is allowed and what to do.
+
+    The command prints it as it stands and ends with `exit_code`.
+    """
+
+    exit_code = 2
+
+
+def quoted(value: object) -> str:
+    """`value` as it may stand in a message: at most about 60 characters, printable, on one line."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 60
+    short.maxlevel = 2
+    try:
+        return " ".join(short.repr(value).split())
+    except ValueError:  # Python refuses to write out integers of more than 4300 digits
+        return f"a {type(value).__name__} too long to show"

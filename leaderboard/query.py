@@ -1,0 +1,318 @@
+"""What can be asked of the board: `Query`, and the `Board` that answers it, one track per workload and target key."""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from . import _tables as tables
+from .errors import LeaderboardError, quoted
+
+if TYPE_CHECKING:
+    import pandas
+
+_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_NUMBERS = (
+    *("accuracy", "drop", "speedup", "low", "high", "latency", "energy", "top1", "top5", "miou", "dense_accuracy"),
+    *("parameters", "macs", "bytes", "dense_parameters", "dense_macs"),
+    *("epochs", "seconds", "dense_epochs", "dense_seconds", "trial", "seed"),
+)
+"""Columns that `where` may name; latencies in seconds, energy in joules, accuracies in 0…1, drop in points."""
+_COLUMNS: dict[str, sa.ColumnElement[Any]] = {
+    name: (tables.costs if name in tables.costs.c else tables.entries).c[name]
+    for name in (*_NUMBERS, "id", "study", "strategy", "role", "unstable", "created")
+}
+_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
+# Long enough for any question a person types; keeps the parser's recursion shallow.
+_MAX_EXPRESSION = 500
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is wanted; None means no limit."""
+
+    workload: str | None = None
+    target: str | None = None
+    """Name (`cpu-onnxruntime`: every machine, a track each) or key (`cpu-onnxruntime@ab12cd34`)."""
+    strategy: str | None = None
+    """One name, or several with commas."""
+    study: str | None = None
+    max_drop: float | None = None
+    """Points of accuracy below the dense network: 1.0 is 0.01."""
+    max_latency: float | None = None
+    """Seconds; entries without a latency are then left out."""
+    where: str | None = None
+    """Such as `parameters < 20000 and top1 >= 0.95`; an absent figure never matches."""
+    pareto: bool = False
+    """Only the front of what matches."""
+    sort: str = "-speedup"
+    """A column, with `-` before it for the largest first; absent figures come last."""
+    limit: int | None = None
+    """Rows per track."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One entry on one target. Seconds, joules, bytes; accuracies are fractions, `drop` is in points."""
+
+    id: str
+    workload: str
+    target: str
+    key: str
+    kind: str
+    study: str
+    strategy: str
+    trial: int
+    role: str
+    seed: int
+    front: bool
+    """On the Pareto front (speed-up, accuracy) of what the query matched on this track."""
+    unstable: bool
+    accuracy: float
+    """That the ranking uses: as the target's runtime runs the network, else on validation."""
+    drop: float
+    dense_accuracy: float
+    speedup: float | None
+    low: float | None
+    high: float | None
+    """95 % interval of the speed-up."""
+    latency: float | None
+    energy: float | None
+    parameters: int
+    macs: int
+    bytes: int
+    dense_parameters: int
+    dense_macs: int
+    epochs: float
+    seconds: float
+    dense_epochs: float
+    dense_seconds: float
+    """Training of the candidate and of the dense network it came from."""
+    created: str
+
+
+@dataclass(frozen=True)
+class Track:
+    """What may be ranked together: one workload on one target key, measured or modelled."""
+
+    workload: str
+    target: str
+    key: str
+    kind: str
+    reference_latency: float | None
+    """Of the dense network, frozen, in seconds."""
+    reference_accuracy: float | None
+    rows: tuple[Row, ...]
+    matched: int
+    """Rows that match, before `limit` and `pareto`."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """The answer to a query."""
+
+    tracks: tuple[Track, ...]
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows of all tracks, one after the other."""
+        return [row for track in self.tracks for row in track.rows]
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row per `Row`, columns named as its fields."""
+        import pandas
+
+        return pandas.DataFrame([asdict(row) for row in self.rows], columns=[field.name for field in fields(Row)])
+
+
+def parse_latency(text: str) -> float:
+    """Seconds that `2ms`, `500us` or `0.002s` mean; raises `LeaderboardError`."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)(?:e([+-]?\d{1,3}))?\s*(ns|us|µs|ms|s)\s*", text)
+    seconds = float(f"{match[1]}e{match[2] or 0}") * _SECONDS[match[3]] if match else math.nan
+    if not math.isfinite(seconds):
+        raise LeaderboardError(f"latency {quoted(text)}: a number with its unit is expected, such as 2ms or 500us")
+    return seconds
+
+
+def run(connection: Connection, query: Query) -> Board:
+    """Answers `query`; raises `LeaderboardError` for a name that the storage does not hold, or a bad expression."""
+    _check(query)
+    conditions, joined = _conditions(query)
+    found = [_track(connection, track, query, conditions, joined) for track in _tracks(connection, query)]
+    return Board(tuple(track for track in found if track.matched))
+
+
+def _check(query: Query) -> None:
+    for name, value in (("max-drop", query.max_drop), ("max-latency", query.max_latency)):
+        if value is not None and not (math.isfinite(value) and (value >= 0 or name == "max-drop")):
+            raise LeaderboardError(f"{name} {value}: a finite number is expected, and a latency of at least 0")
+    if query.limit is not None and query.limit < 1:
+        raise LeaderboardError(f"limit {quoted(query.limit)}: at least 1 is expected")
+    if query.sort.removeprefix("-") not in _COLUMNS:
+        raise LeaderboardError(f"sort column {quoted(query.sort)} is unknown; allowed: {', '.join(_COLUMNS)}")
+
+
+def _tracks(connection: Connection, query: Query) -> list[Any]:
+    c = tables.tracks.c
+    listed = list(connection.execute(sa.select(c.id, c.workload, c.target, c.key, c.kind).order_by(c.workload, c.key)))
+    if listed:
+        _known("workload", query.workload, {track.workload for track in listed})
+        _known("target", query.target, {name for track in listed for name in (track.target, track.key)})
+    return [
+        track
+        for track in listed
+        if query.workload in (None, track.workload) and query.target in (None, track.target, track.key)
+    ]
+
+
+def _known(what: str, name: str | None, known: set[str]) -> None:
+    if name is not None and name not in known:
+        shown = ", ".join(quoted(item) for item in sorted(known)[:20])
+        raise LeaderboardError(f"{what} {quoted(name)} has no entries; the storage holds: {shown}")
+
+
+def _conditions(query: Query) -> tuple[list[sa.ColumnElement[bool]], bool]:
+    """The filters of a query, and whether one of them needs the entries' own table."""
+    c = tables.costs.c
+    conditions: list[sa.ColumnElement[bool]] = []
+    if query.max_drop is not None:
+        conditions.append(c.drop <= query.max_drop)
+    if query.max_latency is not None:
+        conditions.append(c.latency <= query.max_latency)
+    if query.strategy is not None:
+        names = [name.strip() for name in query.strategy.split(",")]
+        conditions.append(tables.entries.c.strategy.in_(names))
+    if query.study is not None:
+        conditions.append(tables.entries.c.study == query.study)
+    if query.where is not None:
+        conditions.append(parse_where(query.where))
+    return conditions, any(value is not None for value in (query.strategy, query.study, query.where))
+
+
+def _track(
+    connection: Connection, track: Any, query: Query, conditions: list[sa.ColumnElement[bool]], joined: bool
+) -> Track:
+    costs, entries, references = tables.costs, tables.entries, tables.references
+    matching = [costs.c.track == track.id, *conditions]
+    source = costs.join(entries) if joined else costs
+    matched = connection.execute(sa.select(sa.func.count()).select_from(source).where(*matching)).scalar_one()
+    front = _front(source, matching)
+
+    on_front = costs.c.entry.in_(front)
+    selected = {
+        "workload": sa.literal(track.workload),
+        "target": sa.literal(track.target),
+        "key": sa.literal(track.key),
+        "kind": sa.literal(track.kind),
+        "front": on_front,
+    }
+    columns = [(selected.get(field.name, _COLUMNS.get(field.name))).label(field.name) for field in fields(Row)]  # type: ignore[union-attr]
+    column = _COLUMNS[query.sort.removeprefix("-")]
+    order = column.desc() if query.sort.startswith("-") else column.asc()
+    statement = sa.select(*columns).select_from(costs.join(entries)).where(*matching)
+    if query.pareto:
+        statement = statement.where(on_front)
+    statement = statement.order_by(order.nulls_last(), entries.c.id).limit(query.limit)
+    rows = tuple(_row(values) for values in connection.execute(statement).mappings())
+
+    reference = connection.execute(
+        sa.select(references.c.latency, references.c.dense_accuracy).where(
+            references.c.workload == track.workload, references.c.key == track.key
+        )
+    ).one_or_none()
+    return Track(
+        workload=track.workload,
+        target=track.target,
+        key=track.key,
+        kind=track.kind,
+        reference_latency=None if reference is None else reference.latency,
+        reference_accuracy=None if reference is None else reference.dense_accuracy,
+        rows=rows,
+        matched=matched,
+    )
+
+
+def _front(source: sa.FromClause, matching: list[sa.ColumnElement[bool]]) -> sa.Select[Any]:
+    """Ids on the Pareto front: going from the fastest to the slowest, whoever is more accurate than all before.
+
+    The frame counts in groups of equal (speed-up, accuracy), so that equal points are on the front together.
+    """
+    c = tables.costs.c
+    best_before = sa.func.max(c.accuracy).over(order_by=[c.speedup.desc(), c.accuracy.desc()], groups=(None, -1))
+    swept = (
+        sa.select(c.entry, c.accuracy, best_before.label("best_before"))
+        .select_from(source)
+        .where(*matching, c.speedup.is_not(None))
+        .subquery()
+    )
+    return sa.select(swept.c.entry).where(sa.or_(swept.c.best_before.is_(None), swept.c.accuracy > swept.c.best_before))
+
+
+def _row(values: Any) -> Row:
+    return Row(**{**values, "front": bool(values["front"])})
+
+
+def parse_where(text: str) -> sa.ColumnElement[bool]:
+    """A condition in SQL from a small expression: columns, numbers, comparisons, and, or, not, parentheses.
+
+    The text is parsed, never run; whatever else it holds raises `LeaderboardError`.
+    """
+    try:
+        if len(text) > _MAX_EXPRESSION:
+            raise ValueError
+        tree = ast.parse(text.strip(), mode="eval")
+        return _condition(tree.body)
+    except LeaderboardError:
+        raise
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise _refused(text) from None
+
+
+def _condition(node: ast.expr) -> sa.ColumnElement[bool]:
+    match node:
+        case ast.BoolOp(op=ast.And(), values=values):
+            return sa.and_(*(_condition(value) for value in values))
+        case ast.BoolOp(op=ast.Or(), values=values):
+            return sa.or_(*(_condition(value) for value in values))
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return sa.not_(_condition(operand))
+        case ast.Compare(left=left, ops=ops, comparators=right) if all(type(op) in _COMPARE for op in ops):
+            sides = [left, *right]
+            if not any(isinstance(side, ast.Name) for side in sides):
+                raise _refused(ast.unparse(node))
+            terms = [_term(side) for side in sides]
+            return sa.and_(*(_COMPARE[type(op)](a, b) for a, op, b in zip(terms, ops, terms[1:], strict=False)))
+    raise _refused(ast.unparse(node))
+
+
+def _term(node: ast.expr) -> sa.ColumnElement[Any]:
+    match node:
+        case ast.Name(id=name) if name in _NUMBERS:
+            return _COLUMNS[name]
+        case ast.Constant(value=float() | int() as value) if not isinstance(value, bool) and abs(value) < 1e300:
+            return sa.literal(float(value))
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=float() | int() as value)) if abs(value) < 1e300:
+            return sa.literal(-float(value))
+    raise _refused(ast.unparse(node))
+
+
+def _refused(text: str) -> LeaderboardError:
+    return LeaderboardError(
+        f"where {quoted(text)}: comparisons of columns and numbers are expected, joined by and, or, not; "
+        f"columns: {', '.join(_NUMBERS)}"
+    )

@@ -1,0 +1,390 @@
+"""The store: entries, their costs and the frozen references in one SQLite or PostgreSQL database."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, Connection, make_url
+
+from . import _tables as tables
+from .entry import Entry, TargetCost
+from .errors import LeaderboardError, quoted
+from .query import Board, Query, Row, run
+
+_ALLOWED = "allowed: a file name, sqlite:///FILE, postgresql://USER@HOST/DATABASE"
+# A writer holds the lock for milliseconds; whoever waits this long stands behind something that hangs.
+_BUSY_SECONDS = 60.0
+_CREATION_LOCK = 0x5B0A2D
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What is frozen for one workload and target key: latency of the dense network in seconds, its accuracy in 0…1."""
+
+    latency: float
+    dense_accuracy: float
+
+
+class Store:
+    """Entries in a database.
+
+    Several processes may write at once; each opens its own `Store` (do not pass one through a fork or a pickle). Within
+    a process a `Store` may be used from several threads. Every method raises `LeaderboardError` where the database
+    cannot be reached; no message holds a password.
+    """
+
+    def __init__(self, url: str, *, create: bool = True) -> None:
+        """Opens `url`: a file name, `sqlite:///FILE` or `postgresql://…`; `create=False` refuses one without a board."""
+        self._url = _url(url)
+        self.name = _shown(self._url)
+        """The storage, fit to be shown: its password is masked."""
+        _check_file(self._url, create)
+        with self._errors():
+            self._engine = _engine(self._url)
+        try:
+            self._open(create)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def url(self) -> str:
+        """The database's URL with its password, for a library that opens the same database; never to be shown."""
+        return self._url.render_as_string(hide_password=False)
+
+    def close(self) -> None:
+        """Gives the connections back; the store cannot be used afterwards."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add(self, entry: Entry) -> bool:
+        """Adds one entry; False if it is already there. The same key with other content is refused."""
+        return self.add_many([entry]) == 1
+
+    def add_many(self, entries: Iterable[Entry], sources: Iterable[str] | None = None) -> int:
+        """Adds all entries or, where one is refused, none; returns how many were new.
+
+        `sources` names where each came from, such as its file; the message of a refusal then starts with that name.
+        """
+        listed = list(entries)
+        named = [""] * len(listed) if sources is None else [f"{source}: " for source in sources]
+        with self._transaction(write=True) as connection:
+            new = 0
+            for entry, source in zip(listed, named, strict=True):
+                try:
+                    new += _add(connection, entry)
+                except LeaderboardError as error:
+                    raise LeaderboardError(f"{source}{error}") from None
+            return new
+
+    def get(self, id_prefix: str) -> Entry:
+        """The one entry whose id starts with `id_prefix` (at least 4 hexadecimal digits)."""
+        if not re.fullmatch(r"[0-9a-f]{4,16}", id_prefix):
+            raise LeaderboardError(f"entry id {quoted(id_prefix)}: 4 to 16 hexadecimal digits are expected")
+        column = tables.entries.c.id
+        # A range, for LIKE cannot use the index; "g" follows the last hexadecimal digit.
+        within = sa.and_(column >= id_prefix, column < id_prefix + "g")
+        query = sa.select(column, tables.entries.c.document).where(within).limit(2)
+        with self._transaction() as connection:
+            found = connection.execute(query).all()
+        if not found:
+            raise LeaderboardError(f"no entry starts with {id_prefix!r}; `shrinkboard leaderboard` lists the entries")
+        if len(found) > 1:
+            ids = f"{found[0].id}, {found[1].id}, …"
+            raise LeaderboardError(f"several entries start with {id_prefix!r} ({ids}); add digits")
+        return Entry.from_json(found[0].document)
+
+    def entries(self, study: str | None = None) -> Iterator[Entry]:
+        """All entries, or those of one study, by strategy and trial; read in pieces, so that millions fit."""
+        c = tables.entries.c
+        query = sa.select(c.document).order_by(c.study, c.strategy, c.trial)
+        if study is not None:
+            query = query.where(c.study == study)
+        with self._transaction() as connection:
+            for row in connection.execution_options(yield_per=200).execute(query):
+                yield Entry.from_json(row.document)
+
+    def query(self, query: Query) -> Board:
+        """The rows that `query` asks for, one track per workload and target key."""
+        with self._transaction() as connection:
+            return run(connection, query)
+
+    def pareto(self, workload: str, key: str) -> tuple[Row, ...]:
+        """The front of one workload on one target key, fastest first; entries without a speed-up take no part."""
+        tracks = self.query(Query(workload=workload, target=key, pareto=True)).tracks
+        return next((track.rows for track in tracks if track.key == key), ())
+
+    def reference(self, workload: str, key: str) -> Reference | None:
+        """The frozen reference of a workload on a target key, None where there is none yet."""
+        with self._transaction() as connection:
+            return _reference(connection, workload, key)
+
+    def freeze_reference(self, workload: str, key: str, reference: Reference) -> Reference:
+        """Freezes `reference` unless one stands already; returns the one that stands."""
+        if not (math.isfinite(reference.latency) and reference.latency > 0 and 0 <= reference.dense_accuracy <= 1):
+            raise LeaderboardError(
+                f"{quoted(reference)}: a positive latency in seconds and an accuracy in 0…1 expected"
+            )
+        values = {
+            "workload": workload,
+            "key": key,
+            "latency": reference.latency,
+            "dense_accuracy": reference.dense_accuracy,
+        }
+        with self._transaction(write=True) as connection:
+            _insert_if_absent(connection, tables.references, values)
+            standing = _reference(connection, workload, key)
+        assert standing is not None
+        return standing
+
+    def _open(self, create: bool) -> None:
+        with self._transaction() as connection:
+            version = _version(connection)
+        if version is None and not create:
+            raise LeaderboardError(f"storage {self.name} holds no leaderboard yet; run `shrinkboard search` first")
+        if version is None:
+            self._create()
+            version = tables.STORE_VERSION
+        if version > tables.STORE_VERSION:
+            raise LeaderboardError(
+                f"storage {self.name} has schema {version}, this shrinkboard knows {tables.STORE_VERSION}; upgrade it"
+            )
+
+    def _create(self) -> None:
+        if self._engine.dialect.name == "sqlite":
+            with self._errors():
+                _use_wal(self._engine)
+        with self._transaction(write=True) as connection:
+            # Two processes may come here at once; SQLite's lock is held already.
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION_LOCK)))
+            tables.metadata.create_all(connection)
+            _insert_if_absent(connection, tables.meta, {"name": "schema", "value": str(tables.STORE_VERSION)})
+
+    @contextmanager
+    def _transaction(self, write: bool = False) -> Iterator[Connection]:
+        with self._errors(), self._engine.connect() as connection:
+            connection = connection.execution_options(sb_write=write)
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (exc.SQLAlchemyError, ImportError, OSError) as error:
+            raise LeaderboardError(f"storage {self.name}: {_reason(error, self._url)}") from None
+
+
+def _url(text: str) -> URL:
+    """The URL that `text` means; whatever stands before an @ in a bad one is kept out of the message."""
+    shown = quoted(re.sub(r"(pass\w*=)[^&\s]*", r"\1***", re.sub(r"//.*@", "//***@", text), flags=re.IGNORECASE))
+    if not text or "\0" in text:
+        raise LeaderboardError(f"storage {shown} is not a storage; {_ALLOWED}")
+    if "://" not in text:
+        return URL.create("sqlite", database=text)
+    try:
+        url = make_url(text)
+    except (exc.ArgumentError, ValueError):
+        raise LeaderboardError(f"storage {shown} is not a valid URL; {_ALLOWED}") from None
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise LeaderboardError(f"storage {shown} is of the unknown kind {quoted(url.get_backend_name())}; {_ALLOWED}")
+    return url
+
+
+def _secrets(url: URL) -> dict[str, str]:
+    """Parts of the query string that hold a password."""
+    return {name: str(value) for name, value in url.query.items() if "pass" in name.lower()}
+
+
+def _shown(url: URL) -> str:
+    return url.update_query_dict(dict.fromkeys(_secrets(url), "***")).render_as_string(hide_password=True)
+
+
+def _check_file(url: URL, create: bool) -> None:
+    """What SQLite itself would only call "unable to open database file"."""
+    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+        return
+    assert url.database is not None
+    file = Path(url.database)
+    name = quoted(str(file))
+    try:
+        if file.is_dir():
+            raise LeaderboardError(f"storage {name} is a folder; give a file in it, such as board.db")
+        if not file.exists() and not create:
+            raise LeaderboardError(f"storage {name} does not exist; run `shrinkboard search` first or give --storage")
+        if not file.parent.is_dir():
+            raise LeaderboardError(f"storage {name}: its folder does not exist; create it first")
+    except OSError as error:
+        raise LeaderboardError(f"storage {name} cannot be opened ({error.strerror}); {_ALLOWED}") from None
+
+
+def _engine(url: URL) -> sa.Engine:
+    if url.get_backend_name() != "sqlite":
+        return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+    engine = sa.create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
+
+    # The driver's own transactions start at the first write; one that has read before is then refused at once where
+    # another process wrote in between. So we begin them ourselves, and a writing one takes the lock at its start.
+    @sa.event.listens_for(engine, "connect")
+    def _connected(connection: Any, _: object) -> None:
+        connection.isolation_level = None
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begun(connection: Connection) -> None:
+        write = connection.get_execution_options().get("sb_write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
+
+
+def _use_wal(engine: sa.Engine) -> None:
+    """Readers then never wait for a writer. SQLite does not queue for this change, so we try again ourselves."""
+    end = time.monotonic() + _BUSY_SECONDS
+    while True:
+        connection = engine.raw_connection()
+        try:
+            connection.cursor().execute("PRAGMA journal_mode = WAL")
+            return
+        except connection.dbapi_connection.OperationalError as error:  # type: ignore[union-attr]
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise exc.OperationalError(None, None, error) from None
+            time.sleep(0.05)
+        finally:
+            connection.close()
+
+
+def _reason(error: Exception, url: URL) -> str:
+    """First line of what the driver said, without the password."""
+    if isinstance(error, ImportError):
+        return f"the driver is not installed ({error.name or error}); install shrinkboard[postgres]"
+    text = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
+    line = " ".join(text.splitlines()[0].split())
+    for secret in filter(None, (url.password, *_secrets(url).values())):
+        line = line.replace(secret, "***")
+    hints = {
+        "not a database": "; give another file, this one is something else",
+        "readonly": "; make the file and its folder writable",
+        "unable to open": "; check that the file and its folder may be read and written",
+        "locked": "; another process holds it for long, try again",
+    }
+    return line + next((hint for part, hint in hints.items() if part in line), "")
+
+
+def _version(connection: Connection) -> int | None:
+    if not sa.inspect(connection).has_table(tables.meta.name):
+        return None
+    value = connection.execute(sa.select(tables.meta.c.value).where(tables.meta.c.name == "schema")).scalar()
+    return None if value is None else int(value)
+
+
+def _reference(connection: Connection, workload: str, key: str) -> Reference | None:
+    c = tables.references.c
+    row = connection.execute(
+        sa.select(c.latency, c.dense_accuracy).where(c.workload == workload, c.key == key)
+    ).one_or_none()
+    return None if row is None else Reference(row.latency, row.dense_accuracy)
+
+
+def _insert_if_absent(connection: Connection, table: sa.Table, values: dict[str, Any]) -> bool:
+    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    return connection.execute(insert(table).values(values).on_conflict_do_nothing()).rowcount == 1
+
+
+def _add(connection: Connection, entry: Entry) -> bool:
+    scores, training = entry.accuracy.validation, entry.training
+    new = _insert_if_absent(
+        connection,
+        tables.entries,
+        {
+            "id": entry.id,
+            "study": entry.study,
+            "strategy": entry.strategy,
+            "trial": entry.trial,
+            "workload": entry.workload,
+            "role": entry.role,
+            "seed": entry.seed,
+            "plan_digest": entry.plan_digest,
+            "top1": scores.top1,
+            "top5": scores.top5,
+            "miou": scores.miou,
+            "dense_accuracy": entry.accuracy.dense_validation,
+            "parameters": entry.parameters,
+            "macs": entry.macs,
+            "bytes": entry.bytes,
+            "dense_parameters": entry.dense_parameters,
+            "dense_macs": entry.dense_macs,
+            "epochs": training.epochs,
+            "seconds": training.seconds,
+            "dense_epochs": training.dense_epochs,
+            "dense_seconds": training.dense_seconds,
+            "created": entry.created,
+            "document": entry.to_json(),
+        },
+    )
+    if not new:
+        c = tables.entries.c
+        at_key = sa.and_(c.study == entry.study, c.strategy == entry.strategy, c.trial == entry.trial)
+        standing = connection.execute(sa.select(c.id).where(at_key)).scalar_one()
+        if standing != entry.id:
+            raise LeaderboardError(
+                f"study {quoted(entry.study)}, strategy {quoted(entry.strategy)}, trial {entry.trial} is already entry "
+                f"{standing}, with other content than {entry.id}; use another study name"
+            )
+        return False
+    for cost in entry.costs:
+        _add_cost(connection, entry, cost)
+    return True
+
+
+def _add_cost(connection: Connection, entry: Entry, cost: TargetCost) -> None:
+    accuracy = entry.ranking_accuracy(cost)
+    speedup = cost.speedup
+    connection.execute(
+        sa.insert(tables.costs).values(
+            track=_track(connection, entry.workload, cost),
+            entry=entry.id,
+            accuracy=accuracy,
+            # In points; rounded, so that 0.98 − 0.97 is a drop of exactly one.
+            drop=round(100 * (entry.accuracy.dense_validation - accuracy), 9),
+            speedup=None if speedup is None else speedup.value,
+            low=None if speedup is None else speedup.low,
+            high=None if speedup is None else speedup.high,
+            latency=cost.value("latency"),
+            energy=cost.value("energy"),
+            unstable=cost.unstable,
+        )
+    )
+
+
+def _track(connection: Connection, workload: str, cost: TargetCost) -> int:
+    c = tables.tracks.c
+    query = sa.select(c.id, c.target, c.kind).where(c.workload == workload, c.key == cost.key)
+    found = connection.execute(query).one_or_none()
+    if found is None:
+        values = {"workload": workload, "target": cost.target, "key": cost.key, "kind": cost.kind}
+        _insert_if_absent(connection, tables.tracks, values)
+        found = connection.execute(query).one()
+    if (found.target, found.kind) != (cost.target, cost.kind):
+        raise LeaderboardError(
+            f"target key {quoted(cost.key)} holds {found.kind} results of {quoted(found.target)}, given {cost.kind} ones of "
+            f"{quoted(cost.target)}; measured and modelled results are never ranked together, use another key"
+        )
+    return int(found.id)

@@ -1,0 +1,302 @@
+"""A campaign: the same budget for every strategy on one workload, controls first, until all trials or the time are spent."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import optuna
+
+from leaderboard import Entry, Store
+from leaderboard import Reference as Frozen
+from strategies import strategy
+from workloads import Format, InputError
+
+from .bridge import Proposal, Proposer
+from .evaluation import Evaluator, Job, Subject
+from .executors import Executor, Failure, InProcess, LocalProcesses
+
+CONTROLS = ("dense", "dense+int")
+"""Evaluated once in every campaign, without tuning, beside the trials: the dense network in fp32 and in int8."""
+GIVE_UP = 3
+"""Failures in a row after which a strategy is given up."""
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """What is to be searched; stored with the study, so that a resumed one cannot differ."""
+
+    name: str
+    subject: Subject
+    strategies: tuple[str, ...]
+    targets: tuple[str, ...]
+    epochs: float
+    """Tuning epochs of every trial."""
+
+
+@dataclass
+class Summary:
+    """How a campaign ended."""
+
+    finished: int = 0
+    """Trials of this run, controls not counted."""
+    failed: list[tuple[str, int, str]] = field(default_factory=list)
+    """Strategy, trial and reason of every trial without an entry."""
+    given_up: dict[str, str] = field(default_factory=dict)
+    """Strategy → why it ended early."""
+    exhausted: list[str] = field(default_factory=list)
+    """Strategies whose space was used up."""
+    ended: str = "all trials done"
+    """`all trials done`, `time budget spent` or `interrupted`."""
+
+
+Listener = Callable[[Entry | None, str], None]
+"""Called when a job ends with its entry, or with None and a line that says why there is none."""
+
+
+def run_campaign(
+    campaign: Campaign,
+    store: Store,
+    *,
+    trials: int,
+    workers: int = 1,
+    time_budget: float | None = None,
+    resume: bool = False,
+    listen: Listener = lambda entry, line: None,
+    evaluator: Evaluator | None = None,
+) -> Summary:
+    """Runs `trials` full evaluations of every strategy, those on the board included, strategies taking turns.
+
+    `time_budget` is in seconds from this call: no job starts that would, by the median of those before, end after it.
+    Ctrl-C ends it like a spent budget; what was finished is on the board. Raises `InputError` where the study exists and
+    `resume` is false, or where it was searched under other settings.
+    """
+    started = time.monotonic()
+    entries = [entry for entry in store.entries(study=campaign.name)]
+    _check_resume(campaign, store, entries, resume)
+    evaluator = evaluator or Evaluator(campaign.subject, campaign.targets)
+    summary = Summary()
+    with _optuna_storage(store) as storage:
+        latencies = _frozen_latencies(evaluator, store)
+        widths = rewarded_widths(evaluator, campaign.targets)
+        proposers = _proposers(campaign, evaluator, entries, trials, widths, storage, summary)
+        controls = _controls(campaign, evaluator, entries)
+        executor: Executor = (
+            InProcess(evaluator)
+            if workers == 1
+            else LocalProcesses(campaign.subject, list(campaign.targets), latencies, workers)
+        )
+        loop = _Loop(campaign, store, executor, proposers, controls, summary, listen)
+        try:
+            loop.run(None if time_budget is None else started + time_budget)
+        except KeyboardInterrupt:
+            summary.ended = "interrupted"
+        finally:
+            executor.close()
+    return summary
+
+
+class _Loop:
+    """Gives jobs to the executor and results to the board and the proposers."""
+
+    def __init__(
+        self,
+        campaign: Campaign,
+        store: Store,
+        executor: Executor,
+        proposers: dict[str, Proposer],
+        controls: list[Job],
+        summary: Summary,
+        listen: Listener,
+    ) -> None:
+        self.campaign, self.store, self.executor = campaign, store, executor
+        self.proposers, self.controls, self.summary, self.listen = proposers, controls, summary, listen
+        self.running: dict[tuple[str, int], tuple[Job, Proposal | None, float]] = {}
+        self.durations: list[float] = []
+        self.failures_in_a_row = dict.fromkeys(proposers, 0)
+        self.turns = list(proposers)
+
+    def run(self, deadline: float | None) -> None:
+        while True:
+            while len(self.running) < self.executor.workers and not self._late(deadline):
+                next_job = self._next()
+                if next_job is None:
+                    break
+                job, proposal = next_job
+                self.running[job.strategy, job.trial] = (job, proposal, time.monotonic())
+                self.executor.submit(job)
+            if not self.running:
+                if self.controls or any(p.open for p in self.proposers.values()):
+                    self.summary.ended = "time budget spent"
+                return
+            self._finish(*self.executor.next())
+
+    def _late(self, deadline: float | None) -> bool:
+        if deadline is None:
+            return False
+        expected = sorted(self.durations)[len(self.durations) // 2] if self.durations else 0.0
+        return time.monotonic() + expected > deadline
+
+    def _next(self) -> tuple[Job, Proposal | None] | None:
+        if self.controls:
+            return self.controls.pop(0), None
+        for _ in range(len(self.turns)):
+            name = self.turns.pop(0)
+            self.turns.append(name)
+            proposer = self.proposers[name]
+            if proposer.open <= 0:
+                continue
+            proposal = proposer.ask()
+            if proposal is None:
+                self.summary.exhausted.append(name)
+                continue
+            job = Job(
+                study=self.campaign.name,
+                strategy=name,
+                trial=proposal.number,
+                role="candidate",
+                plan=proposal.plan.to_json(),
+                knobs=proposal.params,
+                epochs=self.campaign.epochs,
+            )
+            return job, proposal
+        return None
+
+    def _finish(self, job: Job, outcome: Entry | Failure) -> None:
+        _, proposal, began = self.running.pop((job.strategy, job.trial))
+        proposer = self.proposers.get(job.strategy)
+        if isinstance(outcome, Entry):
+            self.store.add(outcome)  # before the trial is told: a crash in between is mended on the next start
+            if proposal and proposer:
+                proposer.tell(proposal, outcome)
+                self.failures_in_a_row[job.strategy] = 0
+                self.summary.finished += 1
+                self.durations.append(time.monotonic() - began)
+            self.listen(outcome, "")
+            return
+        line = f"{job.strategy} trial {job.trial} failed: {outcome.reason}"
+        self.summary.failed.append((job.strategy, job.trial, outcome.reason))
+        if proposal and proposer:
+            proposer.fail(proposal, outcome.reason)
+            self.failures_in_a_row[job.strategy] += 1
+            if outcome.bad_input or self.failures_in_a_row[job.strategy] >= GIVE_UP:
+                proposer.exhausted = True
+                self.summary.given_up[job.strategy] = outcome.reason
+        self.listen(None, f"{line}\n  plan: {json.dumps(dict(job.plan))}\n{outcome.details}".rstrip())
+
+
+def rewarded_widths(evaluator: Evaluator, targets: Sequence[str]) -> frozenset[int]:
+    """Integer widths of 2 to 8 bits that some target runs as they are; others would be searched for nothing."""
+    models = [evaluator.model(name) for name in targets]
+    formats = {bits: Format("int", bits) for bits in range(2, 9)}
+    return frozenset(
+        bits for bits, form in formats.items() if any(model.executed(form, form) == (form, form) for model in models)
+    )
+
+
+def _proposers(
+    campaign: Campaign,
+    evaluator: Evaluator,
+    entries: Sequence[Entry],
+    trials: int,
+    widths: frozenset[int],
+    storage: optuna.storages.BaseStorage,
+    summary: Summary,
+) -> dict[str, Proposer]:
+    """A proposer for every strategy that can work on this network; the others are given up with their reason."""
+    proposers = {}
+    for name in campaign.strategies:
+        known = [entry for entry in entries if entry.strategy == name and entry.role == "candidate"]
+        try:
+            proposers[name] = Proposer(
+                campaign.name,
+                strategy(name),
+                evaluator.dense,
+                campaign.targets,
+                trials,
+                campaign.subject.seed,
+                widths,
+                storage,
+                known,
+            )
+        except InputError as error:
+            summary.given_up[name] = str(error)
+    if not proposers:
+        raise InputError(next(iter(summary.given_up.values())))
+    return proposers
+
+
+def _controls(campaign: Campaign, evaluator: Evaluator, entries: Sequence[Entry]) -> list[Job]:
+    done = {entry.strategy for entry in entries if entry.role == "control"}
+    return [
+        Job(
+            study=campaign.name,
+            strategy=name,
+            trial=0,
+            role="control",
+            plan=strategy(name).plan(evaluator.dense, {}).to_json(),
+            knobs={},
+            epochs=0.0,
+        )
+        for name in CONTROLS
+        if name not in done and name not in campaign.strategies
+    ]
+
+
+def _frozen_latencies(evaluator: Evaluator, store: Store) -> dict[str, float | None]:
+    """The reference's latency on every target: that on the board, else measured now and put there for good."""
+    dense = evaluator.dense
+    name, accuracy = dense.workload.name, dense.validation.primary
+    keys = {target: evaluator.model(target).key for target in evaluator.targets}
+    on_board = {target: store.reference(name, key) for target, key in keys.items()}
+    latencies = evaluator.freeze({target: found.latency for target, found in on_board.items() if found is not None})
+    for target, latency in latencies.items():
+        if latency is not None:
+            frozen = store.freeze_reference(name, keys[target], Frozen(latency, accuracy))
+            latencies[target] = frozen.latency
+    return latencies
+
+
+def _check_resume(campaign: Campaign, store: Store, entries: Sequence[Entry], resume: bool) -> None:
+    if not entries:
+        return
+    if not resume:
+        raise InputError(
+            f"study {campaign.name!r} exists in {store.name} with {len(entries)} entries; add --resume, or choose another --study"
+        )
+    first = entries[0]
+    candidates = [entry for entry in entries if entry.role == "candidate"]
+    before = {
+        "--workload": first.workload,
+        "--seed": first.seed,
+        "--target": ",".join(sorted(cost.target for cost in first.costs)),
+        "--epochs": candidates[0].epochs if candidates else campaign.epochs,
+    }
+    now = {
+        "--workload": campaign.subject.open().name,
+        "--seed": campaign.subject.seed,
+        "--target": ",".join(sorted(campaign.targets)),
+        "--epochs": campaign.epochs,
+    }
+    for option, value in before.items():
+        if value != now[option]:
+            raise InputError(
+                f"study {campaign.name!r} was searched with {option} {value}, not {now[option]}; resume it so, or choose another "
+                "--study"
+            )
+
+
+@contextmanager
+def _optuna_storage(store: Store) -> Iterator[optuna.storages.BaseStorage]:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = optuna.storages.RDBStorage(store.url)
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+

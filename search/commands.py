@@ -1,0 +1,306 @@
+"""The commands `search`, `strategies` and `workloads`. Heavy imports stand inside the functions, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from leaderboard import Entry, Store
+
+    from .campaign import Campaign, Summary
+    from .evaluation import Evaluator
+
+Format = Annotated[Literal["table", "json"], typer.Option("--format", help="How to print.")]
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells use it."""
+
+
+def search(
+    workload: Annotated[str, typer.Option(help="Network and data, as `shrinkboard workloads` lists them.")] = "digits/cnn",
+    strategy: Annotated[
+        str, typer.Option(help="Strategies with commas between them, PRUNER+FORMAT joined, or all.")
+    ] = "pca_l1,sentei,uniform,global_l1",
+    target: Annotated[str, typer.Option(help="Targets with commas between them.")] = "cpu-onnxruntime",
+    trials: Annotated[int, typer.Option(min=1, help="Full evaluations of every strategy.")] = 20,
+    epochs: Annotated[
+        float | None, typer.Option(min=0, help="Tuning epochs of a full evaluation; the workload's recipe unless given.")
+    ] = None,
+    time_budget: Annotated[str | None, typer.Option(help="Stop in time: 90s, 10m or 2h from now, training included.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that evaluate at the same time.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the dense network, the training and the sampler.")] = 0,
+    study: Annotated[str | None, typer.Option(help="Name of the study; made from workload and time unless given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a study that exists.")] = False,
+    storage: Annotated[
+        str, typer.Option(envvar="SHRINKBOARD_STORAGE", help="File, sqlite:///FILE or postgresql://… for study and board.")
+    ] = "sqlite:///shrinkboard.db",
+    data_dir: Annotated[
+        Path | None, typer.Option(envvar="SHRINKBOARD_DATA", help="Folder that holds the data sets.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Weights (safetensors) of the dense network, instead of training it.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Your own network: package.module:factory; needs --dataset.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set for --model, such as cifar10.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and how long it would take.")] = False,
+) -> None:
+    """Searches how to shrink a network: every strategy gets the same number of trials, each measured and put on the board.
+
+    Example: shrinkboard search --workload digits/cnn --strategy pca_l1,sentei+int --target cpu-onnxruntime --trials 10
+    """
+    from rich.console import Console
+
+    from leaderboard import Store
+
+    from .campaign import Campaign, run_campaign
+    from .evaluation import Evaluator, Subject
+
+    started = time.monotonic()
+    console = Console(highlight=False)
+    budget = None if time_budget is None else parse_duration(time_budget)
+    names = _strategies(strategy)
+    subject = Subject(
+        workload, model, dataset, str(data_dir) if data_dir else None, str(checkpoint) if checkpoint else None, seed
+    )
+    opened = subject.open()
+    evaluator = Evaluator(subject, _names(target, "target"))
+    campaign = Campaign(
+        name=study or f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', opened.name)}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
+        subject=subject,
+        strategies=names,
+        targets=tuple(evaluator.targets),
+        epochs=opened.recipe.tune_epochs if epochs is None else epochs,
+    )
+    with Store(storage) as store:
+        if dry_run:
+            _print_plan(console, campaign, evaluator, trials, workers)
+            return
+        console.print(f"study [bold]{campaign.name}[/] in {store.name}")
+        _train_dense(console, evaluator)
+        left = None if budget is None else max(0.0, budget - (time.monotonic() - started))
+        with _progress(console, trials * len(names), campaign, store) as listen:
+            summary = run_campaign(
+                campaign,
+                store,
+                trials=trials,
+                workers=workers,
+                time_budget=left,
+                resume=resume,
+                listen=listen,
+                evaluator=evaluator,
+            )
+        _print_summary(console, campaign, store, summary, time.monotonic() - started)
+    if summary.ended == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+    if summary.finished == 0 and summary.failed:
+        raise typer.Exit(1)
+
+
+def workloads(format: Format = "table") -> None:
+    """Lists the workloads: networks, the data that they are judged on, and where the data comes from.
+
+    Example: shrinkboard workloads
+    """
+    from workloads import workload_summaries
+
+    rows = [{"workload": name, "summary": summary} for name, summary in workload_summaries().items()]
+    _print_rows(rows, format)
+
+
+strategies_app = typer.Typer(help="The ways of shrinking a network.", invoke_without_command=True, no_args_is_help=False)
+
+
+@strategies_app.callback()
+def strategies(context: typer.Context, format: Format = "table") -> None:
+    """Lists the strategies, each with its source.
+
+    Example: shrinkboard strategies --format json
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from strategies import strategy as by_name
+    from strategies import strategy_names
+    from workloads import InputError
+
+    rows = []
+    for name in strategy_names():
+        try:
+            method = by_name(name)
+            rows.append({"strategy": name, "stage": method.stage, "summary": method.summary, "source": method.source})
+        except InputError as error:  # a plug-in that does not load is listed with what is wrong
+            rows.append({"strategy": name, "stage": "broken", "summary": str(error), "source": ""})
+    _print_rows(rows, format)
+
+
+@strategies_app.command()
+def check(name: Annotated[str, typer.Argument(help="Name of the strategy, PRUNER+FORMAT too.")]) -> None:
+    """Runs the contract test on one strategy, on digits/cnn; ends with code 2 and one line where it is broken.
+
+    Example: shrinkboard strategies check pca_l1+int
+    """
+    from strategies import check_strategy
+    from strategies import strategy as by_name
+
+    check_strategy(by_name(name))
+    typer.echo(f"strategy {name} keeps its contract")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `90s`, `10m`, `1.5h`; raises `InputError` for anything else."""
+    from workloads import InputError
+
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h)?", text.strip())
+    if not match or float(match[1]) == 0:
+        raise InputError(f"time budget {text!r} is no duration; give 90s, 10m or 1.5h")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, None: 1}[match[2]]
+
+
+def _strategies(text: str) -> tuple[str, ...]:
+    """Names of strategies that exist; `all` is every one of ours that a search can vary, each in fp32 and in integers."""
+    from strategies import strategy as by_name
+    from strategies import strategy_names
+
+    names = _names(text, "strategy")
+    if names == ("all",):
+        structures = [name for name in strategy_names() if by_name(name).stage == "structure" and name != "dense"]
+        return (*structures, *(f"{name}+int" for name in structures))
+    for name in names:
+        by_name(name)
+    return names
+
+
+def _names(text: str, what: str) -> tuple[str, ...]:
+    from workloads import InputError
+
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise InputError(f"no {what} was given; name at least one, with commas between several")
+    return names
+
+
+def _train_dense(console: Console, evaluator: Evaluator) -> None:
+    """Opens the dense network, with a bar where it must be trained first."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with Progress(
+        TextColumn("training the dense network"), BarColumn(), TimeRemainingColumn(), console=console, transient=True
+    ) as bar:
+        task = bar.add_task("train", total=None, visible=False)
+        dense = evaluator.open_dense(
+            lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+        )
+    trained = f"trained in {dense.cost.seconds:.0f} s, {dense.cost.epochs:g} epochs" if dense.cost.epochs else "from a checkpoint"
+    console.print(f"dense {dense.workload.name}: {100 * dense.validation.primary:.2f} % on validation ({trained})")
+
+
+@contextmanager
+def _progress(
+    console: Console, total: int, campaign: Campaign, store: Store
+) -> Iterator[Callable[[Entry | None, str], None]]:
+    """A bar with the front so far, and a line for every trial that ends."""
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    done = sum(entry.role == "candidate" for entry in store.entries(study=campaign.name))
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console, transient=True
+    ) as bar:
+        task = bar.add_task("measuring the dense network", total=total, completed=done)
+
+        def listen(entry: Entry | None, line: str) -> None:
+            if entry is None:
+                console.print(escape(line), style="red")
+                return
+            console.print(escape(_trial_line(entry)))
+            if entry.role == "candidate":
+                bar.advance(task)
+            bar.update(task, description=escape(_front_line(store, entry)))
+
+        yield listen
+
+
+def _trial_line(entry: Entry) -> str:
+    from .evaluation import ranking_accuracy
+
+    parts = [f"{entry.strategy:>14} {'control' if entry.role == 'control' else f'#{entry.trial:<3}'}"]
+    parts.append(f"{100 * ranking_accuracy(entry):6.2f} %")
+    for cost in entry.costs:
+        if cost.speedup and cost.speedup.value is not None:
+            interval = f" ({cost.speedup.low:.2f}–{cost.speedup.high:.2f})" if cost.speedup.low is not None else ""
+            parts.append(f"{cost.speedup.value:5.2f}×{interval}{' unstable' if cost.unstable else ''}")
+    parts.append(f"{entry.parameters:,} parameters  {entry.macs / 1e6:.2f} MMAC  {entry.training.seconds:.1f} s tuning")
+    return "  ".join(parts)
+
+
+def _front_line(store: Store, entry: Entry) -> str:
+    """The front so far on the last entry's first target that has a speed-up, in a few words."""
+    for cost in entry.costs:
+        rows = store.pareto(entry.workload, cost.key)
+        if rows:
+            good = [row for row in rows if row.drop <= 1.0 and row.speedup is not None]
+            best = f", at most 1 point lost: {good[0].speedup:.2f}× by {good[0].strategy}" if good else ""
+            return f"front of {len(rows)}{best}"
+    return "searching"
+
+
+def _print_plan(console: Console, campaign: Campaign, evaluator: Evaluator, trials: int, workers: int) -> None:
+    """What would be done, and how long by the training speed of a few batches on this machine."""
+    from .campaign import CONTROLS
+    from .estimate import estimate_seconds
+
+    estimate = estimate_seconds(evaluator, campaign.epochs)
+    total = estimate.dense + trials * len(campaign.strategies) * estimate.trial / workers
+    console.print(f"workload    {evaluator.subject.open().name}, seed {campaign.subject.seed}")
+    console.print(f"strategies  {', '.join(campaign.strategies)}: {trials} trials of {campaign.epochs:g} epochs each")
+    console.print(f"controls    {', '.join(CONTROLS)}")
+    console.print(f"targets     {', '.join(campaign.targets)}")
+    console.print(f"dense       {'in the cache' if estimate.dense == 0 else f'to be trained, about {estimate.dense:.0f} s'}")
+    console.print(f"time        about {total / 60:.1f} min: {estimate.trial:.1f} s a trial, {workers} at a time")
+
+
+def _print_summary(console: Console, campaign: Campaign, store: Store, summary: Summary, seconds: float) -> None:
+    from rich.table import Table
+
+    from .ranking import hypervolumes
+
+    for name, reason in summary.given_up.items():
+        console.print(f"{name} was given up: {reason}", style="red", markup=False)
+    for name in summary.exhausted:
+        console.print(f"{name}: every plan of its space was evaluated")
+    console.print(f"{summary.ended}: {summary.finished} trials finished, {len(summary.failed)} failed, {seconds:.0f} s")
+    for key, ranks in hypervolumes(list(store.entries(study=campaign.name))).items():
+        table = Table(title=f"strategies on {key}, by hypervolume of validation accuracy and speed-up (one seed: no intervals)")
+        for column in ("rank", "strategy", "hypervolume", "trials", "fastest within 1 point", "training s"):
+            table.add_column(column, justify="left" if column == "strategy" else "right")
+        for place, rank in enumerate(ranks, 1):
+            fastest = "–" if rank.fastest is None else f"{rank.fastest:.2f}×"
+            table.add_row(
+                str(place), rank.strategy, f"{rank.hypervolume:.3f}", str(rank.trials), fastest, f"{rank.seconds:.0f}"
+            )
+        console.print(table)
+    console.print(f"board: shrinkboard leaderboard --study {campaign.name} --storage {store.name}", markup=False)
+    if summary.ended != "all trials done":
+        console.print("add --resume to the same command to go on", markup=False)
+
+
+def _print_rows(rows: list[dict[str, Any]], format: str) -> None:
+    if format == "json":
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    Console(highlight=False, markup=False).print(table)

@@ -1,0 +1,42 @@
+"""How long a search would take, by the training speed of a few batches on this machine."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+
+import torch
+
+from workloads import dense_is_cached, train
+
+from .evaluation import Evaluator
+
+_BATCHES = 4
+_AROUND_TRAINING = 4.0
+"""Seconds of a trial beside tuning (export, measuring, accuracy), found on digits/cnn and cifar10/resnet8."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds."""
+
+    dense: float
+    """Training the dense network; 0 where it is in the cache or comes from a checkpoint."""
+    trial: float
+
+
+def estimate_seconds(evaluator: Evaluator, epochs: float) -> Estimate:
+    """Times a few training batches of a fresh network; an upper bound, for compressed networks train faster."""
+    workload = evaluator.subject.open()
+    splits = workload.load(workload.data_dir)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(evaluator.subject.seed)
+        module = workload.build()
+    steps = max(1, len(splits.train) // workload.recipe.batch_size)
+    train(copy.deepcopy(module), workload, splits.train, seed=0, epochs=1 / steps)
+    started = time.perf_counter()
+    train(module, workload, splits.train, seed=0, epochs=_BATCHES / steps)
+    epoch = (time.perf_counter() - started) / _BATCHES * steps
+    known = dense_is_cached(workload, evaluator.subject.seed)
+    return Estimate(0.0 if known else epoch * workload.recipe.epochs, epochs * epoch + _AROUND_TRAINING)

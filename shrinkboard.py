@@ -1,0 +1,104 @@
+"""The front door: `import shrinkboard as sb` in Python, and the command `shrinkboard`.
+
+Shrinks neural networks, measures what each shrunken network costs, and ranks the ways on an accuracy–speed Pareto board.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_PUBLIC = {
+    "workloads": "Format Network dense custom_workload trace workload workload_names InputError",
+    "strategies": "Compressed Plan Strategy channel_groups shrink strategy strategy_names",
+    "cost_models": "Cost CostModel Deployable Figure Reference target target_names",
+    "leaderboard": "Board Entry Query Store hypervolume write_report",
+    "search": "Campaign Evaluator Job Subject Summary run_campaign",
+}
+_ROOM_OF = {name: room for room, names in _PUBLIC.items() for name in names.split()}
+__all__ = sorted(_ROOM_OF)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    """Public names, imported from their room on first use."""
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'shrinkboard' has no attribute {name!r}")
+    _refuse_shadowed_rooms()
+    return getattr(importlib.import_module(_ROOM_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def main() -> None:
+    """The command `shrinkboard`. Bad input ends with one line on stderr and exit code 2."""
+    try:
+        _refuse_shadowed_rooms()
+        _app()(standalone_mode=True)
+    except Exception as error:
+        code = getattr(error, "exit_code", None)
+        if code is None:
+            raise
+        print(f"shrinkboard: {error}", file=sys.stderr)
+        sys.exit(code)
+
+
+class ShadowedRoom(ImportError):
+    """A folder or file of the user's that Python imports in place of one of ours."""
+
+    exit_code = 2
+
+
+def _refuse_shadowed_rooms() -> None:
+    """Python looks beside the user's script first: a folder named like a room of ours would be imported in its place."""
+    home = Path(__file__).resolve().parent
+    for room in _PUBLIC:
+        spec = importlib.util.find_spec(room)
+        places = [spec.origin] if spec and spec.origin else list(spec.submodule_search_locations or []) if spec else []
+        found = Path(places[0]).resolve() if places else None
+        if found is None or home not in found.parents:
+            raise ShadowedRoom(
+                f"{found.parent if found and found.name == '__init__.py' else found} hides shrinkboard's own package "
+                f"{room!r}: rename it, or start from another folder"
+            )
+
+
+def _app() -> Any:
+    """The command's tree, each room's part from its own `commands.py`."""
+    import typer
+
+    import cost_models.commands as targets
+    import leaderboard.commands as board
+    import search.commands as search
+
+    app = typer.Typer(
+        name="shrinkboard",
+        help="Shrink neural networks, measure what each costs, and rank the ways on a Pareto board.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    commands: list[tuple[str, Callable[..., None]]] = [
+        ("search", search.search),
+        ("leaderboard", board.leaderboard),
+        ("show", board.show),
+        ("report", board.report),
+        ("dump", board.dump),
+        ("import", board.import_),
+        ("workloads", search.workloads),
+        ("doctor", targets.doctor),
+    ]
+    for name, function in commands:
+        app.command(name)(function)
+    app.add_typer(search.strategies_app, name="strategies")
+    app.add_typer(targets.targets_app, name="targets")
+    return app
+
+
+if __name__ == "__main__":
+    main()

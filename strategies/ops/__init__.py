@@ -1,0 +1,1 @@
+"""Mechanisms that strategies share: channel groups, shrinking, spectra, masks, integer grids, distillation."""

@@ -1,0 +1,90 @@
+"""Principal components of feature maps, streamed: how many channels a layer's outputs really span."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from workloads import Split, Workload, normalise
+
+SAMPLES_PER_CHANNEL = 50
+"""A covariance of C channels needs several times C samples; at 50·C the widths are stable to a channel."""
+_MIN_IMAGES = 256
+
+
+class Covariance:
+    """Streamed mean and covariance in float64: n, Σx and Σxxᵀ."""
+
+    def __init__(self, channels: int) -> None:
+        self.samples = 0
+        self._sum = torch.zeros(channels, dtype=torch.float64)
+        self._outer = torch.zeros(channels, channels, dtype=torch.float64)
+
+    def add(self, samples: Tensor) -> None:
+        """Takes samples (n, channels)."""
+        samples = samples.double()
+        self.samples += len(samples)
+        self._sum += samples.sum(0)
+        self._outer += samples.T @ samples
+
+    def matrix(self) -> Tensor:
+        """Cov = Σxxᵀ/n − μμᵀ, shape (channels, channels)."""
+        mean = self._sum / self.samples
+        return self._outer / self.samples - torch.outer(mean, mean)
+
+    def eigenvalues(self) -> np.ndarray:
+        """Descending and not negative, shape (channels,)."""
+        return torch.linalg.eigvalsh(self.matrix()).flip(0).clamp(min=0).numpy()
+
+
+def contribution_width(eigenvalues: np.ndarray, alpha: float) -> int:
+    """Least k with a cumulative contribution ratio Σ_{i≤k}λ_i/Σλ ≥ alpha; `eigenvalues` (channels,) descending."""
+    total = eigenvalues.sum()
+    if total <= 0:
+        return 1
+    contribution = np.cumsum(eigenvalues) / total
+    return int(min((contribution < alpha).sum() + 1, len(eigenvalues)))
+
+
+def output_spectra(module: nn.Module, layers: list[str], workload: Workload, split: Split) -> dict[str, np.ndarray]:
+    """Eigenvalues of the covariance of every layer's raw output (before batch norm) over un-augmented images.
+
+    Every position of a map is one sample of C channels. A layer stops listening once it has 50·C samples of at least 256
+    images, so that narrow layers with large maps do not cost what wide ones with small maps need.
+    """
+    found: dict[str, Covariance] = {}
+    images_seen = 0
+
+    def listen(name: str) -> RemovableHandle:
+        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            channels = output.shape[1]
+            covariance = found.setdefault(name, Covariance(channels))
+            if images_seen < _MIN_IMAGES or covariance.samples < SAMPLES_PER_CHANNEL * channels:
+                covariance.add(output.detach().movedim(1, -1).reshape(-1, channels))
+
+        return module.get_submodule(name).register_forward_hook(hook)
+
+    def enough() -> bool:
+        return images_seen >= _MIN_IMAGES and all(
+            covariance.samples >= SAMPLES_PER_CHANNEL * len(covariance._sum) for covariance in found.values()
+        )
+
+    was_training = module.training
+    handles = [listen(name) for name in layers]
+    order = np.random.default_rng(0).permutation(len(split))
+    try:
+        module.eval()
+        with torch.no_grad():
+            for start in range(0, len(order), 128):
+                images, _ = split.batch(np.sort(order[start : start + 128]))
+                module(normalise(images, workload))
+                images_seen += len(images)
+                if enough():
+                    break
+    finally:
+        module.train(was_training)
+        for handle in handles:
+            handle.remove()
+    return {name: covariance.eigenvalues() for name, covariance in found.items()}

@@ -1,0 +1,79 @@
+"""The plan of one compressed network: plain data, JSON in and out, hashed by content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from workloads import Format, InputError
+
+Setting = bool | int | float | str
+Ratio = Annotated[float, Field(gt=0, le=1)]
+_STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class LayerPlan(BaseModel):
+    """What is done to one layer; what is None stays as it is."""
+
+    model_config = _STRICT
+
+    sparsity: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Fraction of the weights of every filter that is masked."""
+    weight_format: str | None = None
+    activation_format: str | None = None
+    rank: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("weight_format", "activation_format")
+    @classmethod
+    def _known_format(cls, text: str | None) -> str | None:
+        return text if text is None else str(Format.parse(text))
+
+
+class Plan(BaseModel):
+    """A resolved plan: the widths and formats that really result, so that equal networks have equal plans.
+
+    `channels` holds the keep ratio of every prune group (coupled layers share one), `layers` what is done to single
+    layers, `settings` what else decides the result (training included). `notes` is how the plan came about (the PCA
+    threshold, say); it is kept and shown, and is no part of the identity.
+    """
+
+    model_config = _STRICT
+
+    strategy: str
+    channels: dict[str, Ratio] = {}
+    layers: dict[str, LayerPlan] = {}
+    settings: dict[str, Setting] = {}
+    notes: dict[str, Setting] = {}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the plan without its notes, in hex."""
+        content = self.model_dump(exclude={"notes"}, exclude_none=True)
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `from_json` takes back."""
+        return self.model_dump(exclude_none=True)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any] | str | bytes) -> Plan:
+        """Reads a plan; raises `InputError` naming the first field that is wrong, what was given and what is allowed."""
+        try:
+            if isinstance(data, str | bytes):
+                data = json.loads(data)
+            return cls.model_validate(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "plan"
+            raise InputError(f"plan: {where} is {_short(first['input'])}: {first['msg']}") from None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"plan: not JSON ({_short(error)})") from None
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split()).encode("ascii", "backslashreplace").decode()
+    return text if len(text) <= 60 else text[:57] + "…"

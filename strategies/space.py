@@ -1,0 +1,88 @@
+"""What a strategy lets a search choose: knobs as ordered integers, independent of any search library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One knob: an index into `levels`, which are ordered from the smallest network to the largest."""
+
+    name: str
+    levels: tuple[Value, ...]
+    default: int
+    """Index of the level that a ladder over another knob leaves this one at."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One knob for all members, and a step of −`reach`…`reach` levels up or down for each of them.
+
+    Independent draws for every member concentrate at average compression and never reach the ends of the front; a common
+    level with small deviations does. With `base`, the common level is fixed there and only the deviations are chosen.
+    """
+
+    name: str
+    levels: tuple[Value, ...]
+    members: tuple[str, ...]
+    default: int
+    reach: int = 2
+    base: int | None = None
+
+
+@dataclass(frozen=True)
+class Space:
+    """The knobs of one strategy on one network. Sampler values are integers by parameter name (`Params`)."""
+
+    choices: tuple[Choice, ...] = ()
+    families: tuple[Family, ...] = ()
+
+    def __add__(self, other: Space) -> Space:
+        return Space(self.choices + other.choices, self.families + other.families)
+
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """Parameter → lowest and highest integer, both included. A knob with a single level has no parameter."""
+        ranges = {knob.name: (0, len(knob.levels) - 1) for knob in self._common()}
+        for family in self.families:
+            if len(family.levels) > 1:
+                ranges |= {f"{family.name}.{member}": (-family.reach, family.reach) for member in family.members}
+        return ranges
+
+    def decode(self, params: Mapping[str, int]) -> dict[str, Any]:
+        """Knob values by name: a level for a choice, `{member: level}` for a family. Absent deviations are 0."""
+        knobs: dict[str, Any] = {c.name: c.levels[params.get(c.name, c.default)] for c in self.choices}
+        for family in self.families:
+            common = params.get(family.name, family.default if family.base is None else family.base)
+            top = len(family.levels) - 1
+            steps = {member: params.get(f"{family.name}.{member}", 0) for member in family.members}
+            knobs[family.name] = {m: family.levels[min(max(common + step, 0), top)] for m, step in steps.items()}
+        return knobs
+
+    def ladder(self, rungs: int) -> list[dict[str, int]]:
+        """At most `rungs` parameter sets that walk the first common knob from its largest network to its smallest.
+
+        The other knobs stay at their defaults and all deviations at 0, so that the whole range of compression is seen
+        before a sampler takes over.
+        """
+        common = self._common()
+        if not common or rungs < 1:
+            return []
+        start = {name: 0 for name in self.ranges()} | {knob.name: knob.default for knob in common}
+        return [start | {common[0].name: index} for index in _spread(len(common[0].levels), rungs)]
+
+    def _common(self) -> list[Choice | Family]:
+        """Knobs of the whole network that can be turned, those of the structure first."""
+        free = [family for family in self.families if family.base is None]
+        return [knob for knob in (*self.choices, *free) if len(knob.levels) > 1]
+
+
+def _spread(levels: int, rungs: int) -> Sequence[int]:
+    """Up to `rungs` distinct indices below `levels`, evenly spread, both ends included, largest first."""
+    if rungs == 1:
+        return [(levels - 1) // 2]
+    return sorted({round(i * (levels - 1) / (rungs - 1)) for i in range(rungs)}, reverse=True)

@@ -19,7 +19,7 @@ _PUBLIC = {
     "search": "Campaign Evaluator Job Subject Summary run_campaign",
 }
 _ROOM_OF = {name: room for room, names in _PUBLIC.items() for name in names.split()}
-__all__ = sorted(_ROOM_OF)  # noqa: PLE0605
+__all__ = sorted(_ROOM_OF)
 
 
 def __getattr__(name: str) -> Any:

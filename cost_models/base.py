@@ -63,7 +63,7 @@ class Cost:
     unstable: bool = False
     """True where the machine was too noisy for the figures to be trusted, even after a retry."""
     telemetry: Mapping[str, float | None] = field(default_factory=dict)
-    """Noise seen while measuring (steal time, involuntary context switches, pressure, clock)."""
+    """Noise seen while measuring (steal time, involuntary context switches, pressure, clock), and how it was measured."""
     samples: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
     """Raw samples by name, one list a block, from which the figures can be derived again."""
 

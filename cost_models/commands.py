@@ -18,14 +18,12 @@ class OutputFormat(enum.StrEnum):
 
 Format = Annotated[OutputFormat, typer.Option("--format", help="How to print the result.")]
 
-targets_app = typer.Typer(
-    help="The devices and cost models that networks can be costed on.", invoke_without_command=True, no_args_is_help=False
-)
+targets_app = typer.Typer(invoke_without_command=True)
 
 
 @targets_app.callback()
 def targets(context: typer.Context, format: Format = OutputFormat.table) -> None:
-    """List the targets.
+    """List the devices and cost models that networks can be costed on.
 
     Example: shrinkboard targets --format json
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,12 @@ from .base import Cost, CostModel, Deployable, Figure, Kind, Reference
 from .export import INPUT, export_onnx, layers_in_int8, quantise_onnx, weight_bytes
 from .machine import Telemetry, exclusive, fingerprint, multiplies_int8_exactly, pinned, processor
 from .power import cpu_power_absence
-from .timing import Comparison, Effort, Run, compare
+from .timing import Comparison, Effort, Run, compare, thread_timer
 
 INT8 = Format("int", 8)
 
-# Above any of these a measurement is repeated once and then marked `unstable`. Set from what this tool's own benchmark
-# (scripts/benchmarks/latency_repeatability.py) sees: a busy neighbour on the other core stays below, sharing the core does not.
+# Above any of these a measurement is repeated once and then marked `unstable`. A process that keeps the other core busy stays
+# below all of them (scripts/benchmarks/latency_repeatability.py); one that shares the core does not.
 STEAL_LIMIT = 0.10
 SWITCHES_LIMIT = 200.0
 WIDTH_LIMIT = 3.0
@@ -57,9 +57,10 @@ class CpuOnnxRuntime(CostModel):
     A layer whose weight and activation formats are integers of at most 8 bits is stored and run in int8 (QDQ); all others run in
     fp32, for which ONNX Runtime has no faster kernel on CPU. `Cost.executed` says what the optimised graph really ran.
 
-    Latency = measured ratio to the reference × the reference's frozen latency. Throughput is frozen alike: a batch of the candidate is
-    timed beside single images of the reference, so it is comparable within a study. Memory is that of everything stored
-    in the exported file's tensors.
+    Latency = measured ratio to the reference × the reference's frozen latency. Throughput is frozen alike: a batch of the
+    candidate is timed beside single images of the reference, so it is comparable within a study. Memory is that of all
+    tensors of the exported network. Telemetry says besides what `machine.Telemetry` reads: `calm`, the share of pairs that
+    count; `reference_slowdown`, the calm reference of this measurement ÷ its frozen latency; `throughput_batch`.
     """
 
     name = "cpu-onnxruntime"
@@ -97,9 +98,11 @@ class CpuOnnxRuntime(CostModel):
             # The network beside itself: the same loop, whose samples are all of one kind.
             return _run(exported, deployable, 1), _run(exported, deployable, 1)
 
-        with exclusive("cpu"), pinned():
-            alone = compare(prepare, self.effort)
-        return float(np.median(np.stack([alone.candidate, alone.reference])))
+        # Ten times as long as a candidate: every later measurement waits for the calm that is found here.
+        effort = replace(self.effort, pairs=10 * self.effort.pairs, budget=2 * self.effort.budget)
+        with exclusive("cpu"), pinned() as pin:
+            alone = compare(prepare, effort, move=pin.move, timer=thread_timer())
+        return float(np.median(alone.reference[alone.calm]))
 
     def _cost(self, candidate: Deployable, reference: Reference) -> Cost:
         if reference.latency is None:
@@ -110,15 +113,17 @@ class CpuOnnxRuntime(CostModel):
         def beside_reference(size: int) -> Callable[[], tuple[Run, Run]]:
             return lambda: (_run(exported, candidate, size), _run(dense, reference.deployable, 1))
 
-        with exclusive("cpu"), pinned() as cpu:
-            for _attempt in ("first", "retry"):
-                telemetry = Telemetry(cpu)
-                single = compare(beside_reference(1), self.effort)
+        with exclusive("cpu"), pinned() as pin:
+            timer = thread_timer()
+            # The retry is more patient: most disturbances end within seconds.
+            for effort in (self.effort, replace(self.effort, budget=2 * self.effort.budget)):
+                telemetry = Telemetry()
+                single = compare(beside_reference(1), effort, frozen, pin.move, timer=timer)
                 noise = telemetry.read()
-                unstable = _is_unstable(single, self.effort, noise)
+                unstable = _is_unstable(single, effort, noise)
                 if not unstable:
                     break
-            many = compare(beside_reference(batch), self.throughput_effort)
+            many = compare(beside_reference(batch), self.throughput_effort, frozen, pin.move, timer=timer)
         absence = cpu_power_absence()
         return Cost(
             target=self.key,
@@ -137,10 +142,15 @@ class CpuOnnxRuntime(CostModel):
                 for layer in candidate.network.compute_layers
             },
             unstable=unstable,
-            telemetry=noise | {"throughput_batch": float(batch)},
+            telemetry=noise
+            | {
+                "calm": float(single.calm.mean()),
+                "reference_slowdown": float(np.median(single.reference[single.calm])) / frozen,
+                "throughput_batch": float(batch),
+            },
             samples={
                 "latency": single.candidate.tolist(),
-                "reference": single.reference.tolist(),
+                "latency_reference": single.reference.tolist(),
                 "throughput": many.candidate.tolist(),
                 "throughput_reference": many.reference.tolist(),
             },
@@ -215,7 +225,8 @@ def _throughput_batch(frozen: float) -> int:
 
 def _is_unstable(single: Comparison, effort: Effort, noise: Mapping[str, float | None]) -> bool:
     return (
-        single.half_width > WIDTH_LIMIT * effort.goal
+        not single.found_calm
+        or single.half_width > WIDTH_LIMIT * effort.goal
         or (noise["steal"] or 0.0) > STEAL_LIMIT
         or (noise["switches"] or 0.0) > SWITCHES_LIMIT
     )

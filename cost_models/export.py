@@ -52,7 +52,7 @@ def export_onnx(module: nn.Module, example: Tensor) -> onnx.ModelProto:
             torch.onnx.export(
                 folded,
                 (example,),
-                stream,
+                stream,  # type: ignore[arg-type]  # the TorchScript exporter takes streams, its signature does not say so
                 dynamo=False,
                 input_names=[INPUT],
                 output_names=[OUTPUT],
@@ -177,7 +177,8 @@ def _quantised_nodes(model: onnx.ModelProto, layers: set[str]) -> tuple[list[str
     Glue is quantised where all that feeds it comes from int8 layers, so that no conversion to and fro is added.
     """
     comes_from_int8: dict[str, bool] = {}
-    chosen, excluded = [], []
+    chosen: list[str] = []
+    excluded: list[str] = []
     stored = {tensor.name for tensor in model.graph.initializer}
     for node in model.graph.node:
         layer = layer_of(node)

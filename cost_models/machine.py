@@ -19,8 +19,7 @@ from workloads import InputError
 
 # The instruction sets that decide which kernels a runtime picks. All flags would change with every kernel update.
 _INSTRUCTION_SETS = frozenset(
-    "avx avx2 fma avx512f avx512bw avx512vl avx_vnni avx512_vnni avx512_bf16 amx_tile amx_int8 amx_bf16 "
-    "asimd asimdhp asimddp i8mm bf16 sve sve2".split()
+    ["avx", "avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2"]
 )
 
 
@@ -71,29 +70,49 @@ def exclusive(device: str, timeout: float = 3600.0) -> Iterator[None]:
     """
     owner = os.getuid() if hasattr(os, "getuid") else 0
     path = Path(tempfile.gettempdir()) / f"shrinkboard-{owner}-{device}.lock"
+    lock = FileLock(path, mode=0o600)
     try:
-        with FileLock(path, timeout=timeout, mode=0o600):
-            yield
+        lock.acquire(timeout=timeout)
     except Timeout as error:
         raise InputError(
             f"device {device} has been measured on by another process for more than {timeout:g} s; wait for it to end"
         ) from error
+    except OSError as error:
+        raise InputError(f"device {device} cannot be locked with {path}: {error.strerror}; remove that file") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class Pin:
+    """The calling thread on one CPU of those that it was allowed."""
+
+    def __init__(self, allowed: set[int]) -> None:
+        self._allowed = sorted(allowed)
+        # The last to begin with: the first serves interrupts on most machines.
+        self._place = len(self._allowed) - 1
+        self._stay()
+
+    def move(self) -> None:
+        """To the next CPU in turn: a neighbour that disturbs one often leaves another alone."""
+        self._place = (self._place + 1) % max(len(self._allowed), 1)
+        self._stay()
+
+    def _stay(self) -> None:
+        if self._allowed:
+            os.sched_setaffinity(0, {self._allowed[self._place]})
 
 
 @contextlib.contextmanager
-def pinned() -> Iterator[int | None]:
-    """Keeps the calling thread on one CPU and gives its number; None where the system cannot (macOS).
-
-    The CPU is the last of those allowed: the first serve interrupts on most machines.
-    """
+def pinned() -> Iterator[Pin]:
+    """Keeps the calling thread on one CPU at a time, undone at the end; does nothing where the system cannot (macOS)."""
     if not hasattr(os, "sched_setaffinity"):
-        yield None
+        yield Pin(set())
         return
     allowed = os.sched_getaffinity(0)
-    cpu = max(allowed)
-    os.sched_setaffinity(0, {cpu})
     try:
-        yield cpu
+        yield Pin(allowed)
     finally:
         os.sched_setaffinity(0, allowed)
 
@@ -101,14 +120,13 @@ def pinned() -> Iterator[int | None]:
 class Telemetry:
     """What disturbed a measurement between its start and `read()`; what cannot be read on this system is None."""
 
-    def __init__(self, cpu: int | None) -> None:
-        self.cpu = cpu
+    def __init__(self) -> None:
         self._start = self._counters()
 
     def read(self) -> dict[str, float | None]:
         """`seconds`; `steal`, the share of time a hypervisor gave to others; `switches`, involuntary context switches a
-        second; `pressure`, the share of time in which some task waited for a CPU; `cpu`, the CPU that was pinned to;
-        `frequency` in Hz at the end."""
+        second; `pressure`, the share of time in which some task waited for a CPU; `cpus`, how many the thread may run on
+        (its affinity); `frequency` in Hz at the end, of the first CPU."""
         now = self._counters()
 
         def grown(name: str) -> float | None:
@@ -122,12 +140,12 @@ class Telemetry:
             "steal": None if steal is None or not jiffies else steal / jiffies,
             "switches": None if switches is None else switches / seconds,
             "pressure": None if stalled is None else stalled / seconds,
-            "cpu": None if self.cpu is None else float(self.cpu),
-            "frequency": _frequency(self.cpu),
+            "cpus": float(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else None,
+            "frequency": _frequency(),
         }
 
     def _counters(self) -> dict[str, float | None]:
-        steal, jiffies = _steal(self.cpu)
+        steal, jiffies = _steal()
         return {
             "seconds": time.monotonic(),
             "steal": steal,
@@ -137,15 +155,11 @@ class Telemetry:
         }
 
 
-def _steal(cpu: int | None) -> tuple[float | None, float | None]:
-    """Stolen and total jiffies of one CPU (of all together where None) since boot: proc(5), /proc/stat."""
-    wanted = "cpu" if cpu is None else f"cpu{cpu}"
+def _steal() -> tuple[float | None, float | None]:
+    """Stolen and total jiffies of all CPUs since boot: proc(5), /proc/stat."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/stat").read_text(encoding="ascii").splitlines():
-            name, *numbers = line.split()
-            if name == wanted:
-                jiffies = [float(number) for number in numbers[:8]]
-                return jiffies[7], sum(jiffies)
+        jiffies = [float(number) for number in Path("/proc/stat").read_text(encoding="ascii").split()[1:9]]
+        return jiffies[7], sum(jiffies)
     return None, None
 
 
@@ -166,7 +180,7 @@ def _stalled() -> float | None:
     return None
 
 
-def _frequency(cpu: int | None) -> float | None:
+def _frequency() -> float | None:
     with contextlib.suppress(OSError, ValueError):
-        return float(Path(f"/sys/devices/system/cpu/cpu{cpu or 0}/cpufreq/scaling_cur_freq").read_text()) * 1e3
+        return float(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq").read_text(encoding="ascii")) * 1e3
     return None

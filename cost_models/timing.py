@@ -1,9 +1,16 @@
-"""How long something takes beside something else, on a machine that drifts: interleaved pairs, medians of ratios.
+"""How long something takes beside something else, on a machine that is shared: interleaved pairs, medians of ratios.
 
-A machine shared with others drifts by tens of percent within minutes. What drifts slowly hits both sides of a pair that is timed back
-to back, so it cancels in their ratio (google/benchmark, "random interleaving"; Duet benchmarking, Bulej et al., ICPE 2020).
-What differs from one set-up to the next (where memory landed) does not cancel: every block starts from a fresh set-up, and
-the interval is bootstrapped over blocks.
+Two things make one latency differ from measurement to measurement on a shared machine, and each has its answer here.
+
+- It drifts, by tens of percent within minutes. What drifts slowly hits both sides of a pair that is timed back to back and
+  cancels in their ratio (google/benchmark, "random interleaving"; Duet benchmarking, Bulej et al., ICPE 2020).
+- It changes between a calm and a disturbed state, for milliseconds to minutes: a neighbour on the same physical core takes
+  a share of its arithmetic units. That does *not* cancel: it was seen to slow an fp32 network by 16 % and its int8
+  version by 50 %, so that their ratio was 0.71 in one process and 0.95 in the next, each within 1 % by its own interval.
+  So only pairs count round which the reference ran at its calm speed; a disturbed block is followed by a move to another CPU.
+
+Turns of other processes on the same CPU do not count where samples are timed in the thread's own time (`thread_timer`).
+Memory lands elsewhere in every set-up: each block starts from a fresh one, and the interval is bootstrapped over blocks.
 """
 
 from __future__ import annotations
@@ -24,15 +31,17 @@ WARM_UP = 2
 """Runs at least before a sample counts: the first allocates, and caches fill."""
 MIN_BLOCKS = 3
 """Fewer blocks give no interval, so a budget that is too short for them is exceeded."""
+CALM = 1.06
+"""Up to this factor above the calm level the reference is calm. The states seen lie 15 to 40 % apart, calm samples 3 %."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure: until the interval is tight, at least `pairs` pairs, at most `budget` seconds."""
+    """How long to measure: until the interval is tight, at least `pairs` calm pairs, at most `budget` seconds."""
 
     goal: float = 0.01
     """Half width of the 95 % interval of the ratio, relative to the ratio."""
-    budget: float = 3.0
+    budget: float = 4.0
     """Seconds, set-up and warm-up included."""
     pairs: int = 150
     sample: float = 3e-4
@@ -45,6 +54,10 @@ class Comparison:
 
     candidate: np.ndarray
     reference: np.ndarray
+    calm: np.ndarray
+    """Which pairs count, bool of the same shape."""
+    found_calm: bool
+    """False where the machine never was as calm as the known level of the reference; the least disturbed pairs count then."""
     ratio: float
     """Candidate ÷ reference: less than 1 is faster."""
     low: float
@@ -62,15 +75,21 @@ class Comparison:
 def compare(
     prepare: Callable[[], tuple[Run, Run]],
     effort: Effort | None = None,
+    level: float | None = None,
+    move: Callable[[], None] = lambda: None,
     clock: Clock = time.perf_counter,
+    timer: Clock | None = None,
     rng: np.random.Generator | None = None,
 ) -> Comparison:
     """Times candidate and reference in interleaved pairs, each pair in random order.
 
     `prepare` makes a fresh (candidate, reference) and is called once a block; a block has as many pairs as take about as long
-    as preparing it did, so that blocks stay many. Both are warmed up with what is then timed.
+    as preparing it did, so that blocks stay many. Both are warmed up with what is then timed. `level` is the reference's calm
+    latency in seconds where it is known; `move` is called after a block that was mostly disturbed, to try another CPU.
+    `clock` watches the budget, `timer` (by default the same) times the samples.
     """
     effort = effort or Effort()
+    timer = timer or clock
     rng = rng or np.random.default_rng()
     start = clock()
     blocks: list[np.ndarray] = []  # (pairs, 2) each: candidate, reference
@@ -79,44 +98,84 @@ def compare(
         before = clock()
         runs = prepare()
         for run, repeated in zip(runs, repetitions, strict=True):
-            _sample(run, WARM_UP + repeated, clock)
+            _sample(run, WARM_UP + repeated, timer)
         if not blocks:
             ready = clock()
-            repetitions = _repetitions(runs[0], effort.sample, clock), _repetitions(runs[1], effort.sample, clock)
-            pair = max(sum(_sample(run, n, clock) * n for run, n in zip(runs, repetitions, strict=True)), 1e-9)
+            repetitions = _repetitions(runs[0], effort.sample, timer), _repetitions(runs[1], effort.sample, timer)
+            pair = max(sum(_sample(run, n, timer) * n for run, n in zip(runs, repetitions, strict=True)), 1e-9)
             # At least five pairs, unless so few blocks then fit into the budget that there is no interval to speak of.
             pairs = max(1, min(max(5, math.ceil((ready - before) / pair)), int(effort.budget / 12 / pair)))
         block = np.empty((pairs, 2))
         for row, candidate_first in zip(block, rng.random(pairs) < 0.5, strict=True):
             for side in (0, 1) if candidate_first else (1, 0):
-                row[side] = _sample(runs[side], repetitions[side], clock)
+                row[side] = _sample(runs[side], repetitions[side], timer)
         blocks.append(block)
+        samples = np.stack(blocks)
+        calm, found = calm_pairs(samples[..., 1], level)
+        if not found or np.mean(calm[-1]) < 0.5:
+            move()
         spent = clock() - start
         over = spent * (1 + 1 / len(blocks)) > effort.budget
-        if len(blocks) < MIN_BLOCKS or not (over or (len(blocks) >= next_look and len(blocks) * pairs >= effort.pairs)):
+        enough = found and calm.sum() >= effort.pairs and len(blocks) >= next_look
+        if len(blocks) < MIN_BLOCKS or not (over or enough):
             continue
-        samples = np.stack(blocks)
-        ratio, low, high = median_ratio(samples[..., 0], samples[..., 1])
+        ratio, low, high = median_ratio(samples[..., 0], samples[..., 1], calm)
         next_look = math.ceil(len(blocks) * 1.2)  # the bootstrap itself takes milliseconds
         if over or (high - low) / 2 <= effort.goal * ratio:
-            return Comparison(samples[..., 0], samples[..., 1], ratio, low, high, clock() - start)
+            return Comparison(samples[..., 0], samples[..., 1], calm, found, ratio, low, high, clock() - start)
 
 
-def median_ratio(candidate: np.ndarray, reference: np.ndarray, resamples: int = 400) -> tuple[float, float, float]:
-    """Median of candidate ÷ reference over all pairs, and its 95 % percentile interval bootstrapped over blocks.
+def thread_timer() -> Clock:
+    """Seconds of CPU time of the calling thread where the system counts them finely, the wall clock elsewhere (Windows).
 
-    Both are of shape (blocks, pairs), in one unit. Deterministic: the resampling has a fixed seed.
+    For work that runs in the calling thread and never waits, both are the same on an idle machine.
+    """
+    fine = time.get_clock_info("thread_time").resolution <= 1e-6
+    return time.thread_time if fine else time.perf_counter
+
+
+def calm_pairs(reference: np.ndarray, level: float | None = None) -> tuple[np.ndarray, bool]:
+    """Which samples of the reference, shape (blocks, pairs) in the order they were taken, were taken in calm, and whether
+    there was any calm to find.
+
+    A sample is judged by the median of the two before and the two after it, never by itself, let alone by the candidate's: where
+    the machine is merely noisy, choosing samples for being small would bias the ratio. The calm level is the 5th percentile
+    of these medians, or `level` where that is lower.
+    """
+    around = np.pad(reference.ravel(), 2, mode="edge")
+    local = np.median([around[:-4], around[1:-3], around[3:-1], around[4:]], axis=0).reshape(reference.shape)
+    seen = float(np.quantile(local, 0.05))
+    found = level is None or seen <= CALM * level
+    return local <= CALM * (seen if level is None or not found else min(seen, level)), found
+
+
+def median_ratio(
+    candidate: np.ndarray, reference: np.ndarray, calm: np.ndarray | None = None, resamples: int = 400
+) -> tuple[float, float, float]:
+    """Median of candidate ÷ reference over the calm pairs, and its 95 % percentile interval bootstrapped over blocks.
+
+    All are of shape (blocks, pairs), `calm` None for all pairs. Deterministic: the resampling has a fixed seed.
     """
     ratios = candidate / reference
-    low, high = bootstrap_interval(ratios, resamples)
-    return float(np.median(ratios)), low, high
+    calm = np.ones(ratios.shape, dtype=bool) if calm is None else calm
+    low, high = bootstrap_interval(ratios, calm, resamples)
+    return float(np.median(ratios[calm])), low, high
 
 
-def bootstrap_interval(values: np.ndarray, resamples: int = 400) -> tuple[float, float]:
-    """95 % percentile interval of the median of `values`, shape (blocks, values a block), resampled by whole blocks."""
-    blocks = len(values)
-    chosen = np.random.default_rng(0).integers(blocks, size=(resamples, blocks))
-    medians = np.median(values[chosen].reshape(resamples, -1), axis=1)
+def bootstrap_interval(values: np.ndarray, counted: np.ndarray, resamples: int = 400) -> tuple[float, float]:
+    """95 % percentile interval of the median of the values that are `counted`, resampled by whole blocks.
+
+    Both are of shape (blocks, values a block); at least one value is counted.
+    """
+    block = np.nonzero(counted)[0]
+    kept = np.unique(block)
+    rng = np.random.default_rng(0)
+    drawn = np.zeros((resamples, len(values)))
+    drawn[:, kept] = rng.multinomial(len(kept), np.full(len(kept), 1 / len(kept)), size=resamples)
+    # The median of a resample is that of all values, each weighted by how often its block was drawn.
+    order = np.argsort(values[counted], kind="stable")
+    weight = np.cumsum(drawn[:, block[order]], axis=1)
+    medians = values[counted][order][np.argmax(weight >= weight[:, -1:] / 2, axis=1)]
     low, high = np.quantile(medians, (0.025, 0.975))
     return float(low), float(high)
 

@@ -34,6 +34,7 @@ from .query import Query as Query
 from .query import Row as Row
 from .query import Track as Track
 from .query import parse_latency as parse_latency
+from .report import report_html as report_html
 from .report import write_report as write_report
 from .store import Reference as Reference
 from .store import Store as Store

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def read_entries(paths: Sequence[Path]) -> list[tuple[Path, Entry]]:
 def _files(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):  # unlike Path's, False for a name that no file can have
             below = sorted(path.rglob("*.json"))
             if not below:
                 raise LeaderboardError(f"folder {quoted(str(path))} holds no .json file; give entries that dump wrote")

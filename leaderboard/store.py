@@ -44,7 +44,7 @@ class Store:
     """
 
     def __init__(self, url: str, *, create: bool = True) -> None:
-        """Opens `url`: a file name, `sqlite:///FILE` or `postgresql://…`; `create=False` refuses one without a board."""
+        """Opens `url`: a file name, `sqlite:///FILE` or `postgresql://…`; `create=False` refuses a new one."""
         self._url = _url(url)
         self.name = _shown(self._url)
         """The storage, fit to be shown: its password is masked."""
@@ -305,7 +305,9 @@ def _reference(connection: Connection, workload: str, key: str) -> Reference | N
 
 def _insert_if_absent(connection: Connection, table: sa.Table, values: dict[str, Any]) -> bool:
     insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    return connection.execute(insert(table).values(values).on_conflict_do_nothing()).rowcount == 1
+    statement = insert(table).values(values).on_conflict_do_nothing()
+    # What it returns says whether a row went in; the driver's row count is not kept for every database.
+    return connection.execute(statement.returning(*table.primary_key.columns)).first() is not None
 
 
 def _add(connection: Connection, entry: Entry) -> bool:
@@ -384,7 +386,7 @@ def _track(connection: Connection, workload: str, cost: TargetCost) -> int:
         found = connection.execute(query).one()
     if (found.target, found.kind) != (cost.target, cost.kind):
         raise LeaderboardError(
-            f"target key {quoted(cost.key)} holds {found.kind} results of {quoted(found.target)}, given {cost.kind} ones of "
-            f"{quoted(cost.target)}; measured and modelled results are never ranked together, use another key"
+            f"target key {quoted(cost.key)} holds {found.kind} results of {quoted(found.target)}, given {cost.kind} "
+            f"ones of {quoted(cost.target)}; measured and modelled are never ranked together, use another key"
         )
     return int(found.id)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import optuna
-from optuna.distributions import IntDistribution
+from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from leaderboard import Entry
@@ -58,9 +59,12 @@ class Proposer:
         self.strategy, self.targets, self.wanted = strategy, list(targets), trials
         self._dense = dense
         self._space: Space = strategy.space(dense, widths)
-        self._distributions = {name: IntDistribution(low, high) for name, (low, high) in self._space.ranges().items()}
+        self._ranges = self._space.ranges()
+        self._distributions: dict[str, BaseDistribution] = {
+            name: IntDistribution(low, high) for name, (low, high) in self._ranges.items()
+        }
         self._rng = np.random.default_rng([seed, *strategy.name.encode()])
-        directions = ["maximize"] + ["minimize"] * len(self.targets)
+        directions = [StudyDirection.MAXIMIZE] + [StudyDirection.MINIMIZE] * len(self.targets)
         name = f"{campaign}/{strategy.name}"
         self._stored = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
         self._study = optuna.create_study(
@@ -89,7 +93,7 @@ class Proposer:
                 return proposal
         for _ in range(_RANDOM_TRIES):
             params = {
-                name: int(self._rng.integers(d.low, d.high, endpoint=True)) for name, d in self._distributions.items()
+                name: int(self._rng.integers(low, high, endpoint=True)) for name, (low, high) in self._ranges.items()
             }
             digest = self._plan(params).digest
             if digest not in self._values and digest not in self._pending:

@@ -298,5 +298,3 @@ def _optuna_storage(store: Store) -> Iterator[optuna.storages.BaseStorage]:
     finally:
         storage.remove_session()
         storage.engine.dispose()
-
-

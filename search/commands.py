@@ -27,22 +27,30 @@ INTERRUPTED = 130
 
 
 def search(
-    workload: Annotated[str, typer.Option(help="Network and data, as `shrinkboard workloads` lists them.")] = "digits/cnn",
+    workload: Annotated[
+        str, typer.Option(help="Network and data, as `shrinkboard workloads` lists them.")
+    ] = "digits/cnn",
     strategy: Annotated[
         str, typer.Option(help="Strategies with commas between them, PRUNER+FORMAT joined, or all.")
     ] = "pca_l1,sentei,uniform,global_l1",
     target: Annotated[str, typer.Option(help="Targets with commas between them.")] = "cpu-onnxruntime",
     trials: Annotated[int, typer.Option(min=1, help="Full evaluations of every strategy.")] = 20,
     epochs: Annotated[
-        float | None, typer.Option(min=0, help="Tuning epochs of a full evaluation; the workload's recipe unless given.")
+        float | None,
+        typer.Option(min=0, help="Tuning epochs of a full evaluation; the workload's recipe unless given."),
     ] = None,
-    time_budget: Annotated[str | None, typer.Option(help="Stop in time: 90s, 10m or 2h from now, training included.")] = None,
+    time_budget: Annotated[
+        str | None, typer.Option(help="Stop in time: 90s, 10m or 2h from now, training included.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that evaluate at the same time.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the dense network, the training and the sampler.")] = 0,
-    study: Annotated[str | None, typer.Option(help="Name of the study; made from workload and time unless given.")] = None,
+    study: Annotated[
+        str | None, typer.Option(help="Name of the study; made from workload and time unless given.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a study that exists.")] = False,
     storage: Annotated[
-        str, typer.Option(envvar="SHRINKBOARD_STORAGE", help="File, sqlite:///FILE or postgresql://… for study and board.")
+        str,
+        typer.Option(envvar="SHRINKBOARD_STORAGE", help="File, sqlite:///FILE or postgresql://… for study and board."),
     ] = "sqlite:///shrinkboard.db",
     data_dir: Annotated[
         Path | None, typer.Option(envvar="SHRINKBOARD_DATA", help="Folder that holds the data sets.")
@@ -50,9 +58,13 @@ def search(
     checkpoint: Annotated[
         Path | None, typer.Option(help="Weights (safetensors) of the dense network, instead of training it.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Your own network: package.module:factory; needs --dataset.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Your own network: package.module:factory; needs --dataset.")
+    ] = None,
     dataset: Annotated[str | None, typer.Option(help="Data set for --model, such as cifar10.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and how long it would take.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done and how long it would take.")
+    ] = False,
 ) -> None:
     """Searches how to shrink a network: every strategy gets the same number of trials, each measured and put on the board.
 
@@ -117,7 +129,9 @@ def workloads(format: Format = "table") -> None:
     _print_rows(rows, format)
 
 
-strategies_app = typer.Typer(help="The ways of shrinking a network.", invoke_without_command=True, no_args_is_help=False)
+strategies_app = typer.Typer(
+    help="The ways of shrinking a network.", invoke_without_command=True, no_args_is_help=False
+)
 
 
 @strategies_app.callback()
@@ -196,10 +210,12 @@ def _train_dense(console: Console, evaluator: Evaluator) -> None:
         TextColumn("training the dense network"), BarColumn(), TimeRemainingColumn(), console=console, transient=True
     ) as bar:
         task = bar.add_task("train", total=None, visible=False)
-        dense = evaluator.open_dense(
-            lambda done, total: bar.update(task, completed=done, total=total, visible=True)
-        )
-    trained = f"trained in {dense.cost.seconds:.0f} s, {dense.cost.epochs:g} epochs" if dense.cost.epochs else "from a checkpoint"
+        dense = evaluator.open_dense(lambda done, total: bar.update(task, completed=done, total=total, visible=True))
+    trained = (
+        f"trained in {dense.cost.seconds:.0f} s, {dense.cost.epochs:g} epochs"
+        if dense.cost.epochs
+        else "from a checkpoint"
+    )
     console.print(f"dense {dense.workload.name}: {100 * dense.validation.primary:.2f} % on validation ({trained})")
 
 
@@ -213,15 +229,20 @@ def _progress(
 
     done = sum(entry.role == "candidate" for entry in store.entries(study=campaign.name))
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console, transient=True
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
     ) as bar:
         task = bar.add_task("measuring the dense network", total=total, completed=done)
 
         def listen(entry: Entry | None, line: str) -> None:
             if entry is None:
-                console.print(escape(line), style="red")
+                console.print(escape(line), style="red", soft_wrap=True)
                 return
-            console.print(escape(_trial_line(entry)))
+            console.print(escape(_trial_line(entry)), soft_wrap=True)
             if entry.role == "candidate":
                 bar.advance(task)
             bar.update(task, description=escape(_front_line(store, entry)))
@@ -264,7 +285,9 @@ def _print_plan(console: Console, campaign: Campaign, evaluator: Evaluator, tria
     console.print(f"strategies  {', '.join(campaign.strategies)}: {trials} trials of {campaign.epochs:g} epochs each")
     console.print(f"controls    {', '.join(CONTROLS)}")
     console.print(f"targets     {', '.join(campaign.targets)}")
-    console.print(f"dense       {'in the cache' if estimate.dense == 0 else f'to be trained, about {estimate.dense:.0f} s'}")
+    console.print(
+        f"dense       {'in the cache' if estimate.dense == 0 else f'to be trained, about {estimate.dense:.0f} s'}"
+    )
     console.print(f"time        about {total / 60:.1f} min: {estimate.trial:.1f} s a trial, {workers} at a time")
 
 
@@ -279,8 +302,11 @@ def _print_summary(console: Console, campaign: Campaign, store: Store, summary: 
         console.print(f"{name}: every plan of its space was evaluated")
     console.print(f"{summary.ended}: {summary.finished} trials finished, {len(summary.failed)} failed, {seconds:.0f} s")
     for key, ranks in hypervolumes(list(store.entries(study=campaign.name))).items():
-        table = Table(title=f"strategies on {key}, by hypervolume of validation accuracy and speed-up (one seed: no intervals)")
-        for column in ("rank", "strategy", "hypervolume", "trials", "fastest within 1 point", "training s"):
+        console.print(
+            f"\nstrategies on {key}, by hypervolume of validation accuracy and speed-up; one seed, so no intervals"
+        )
+        table = Table()
+        for column in ("rank", "strategy", "hypervolume", "trials", "fastest ≤ 1 point", "training s"):
             table.add_column(column, justify="left" if column == "strategy" else "right")
         for place, rank in enumerate(ranks, 1):
             fastest = "–" if rank.fastest is None else f"{rank.fastest:.2f}×"
@@ -288,7 +314,9 @@ def _print_summary(console: Console, campaign: Campaign, store: Store, summary: 
                 str(place), rank.strategy, f"{rank.hypervolume:.3f}", str(rank.trials), fastest, f"{rank.seconds:.0f}"
             )
         console.print(table)
-    console.print(f"board: shrinkboard leaderboard --study {campaign.name} --storage {store.name}", markup=False)
+    console.print(
+        f"board: shrinkboard leaderboard --study {campaign.name} --storage {store.name}", soft_wrap=True, markup=False
+    )
     if summary.ended != "all trials done":
         console.print("add --resume to the same command to go on", markup=False)
 

@@ -74,7 +74,9 @@ class Job:
 class Evaluator:
     """Evaluates jobs of one subject on some targets; opens data, dense network and targets once."""
 
-    def __init__(self, subject: Subject, targets: Sequence[str], latencies: Mapping[str, float | None] | None = None) -> None:
+    def __init__(
+        self, subject: Subject, targets: Sequence[str], latencies: Mapping[str, float | None] | None = None
+    ) -> None:
         """`latencies` are the frozen ones of the reference by target name; without them `freeze` measures them."""
         self.subject, self.targets = subject, list(targets)
         self.latencies = dict(latencies) if latencies is not None else None

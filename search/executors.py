@@ -167,7 +167,9 @@ class LocalProcesses(Executor):
         fresh = self._start()
         self._workers[self._workers.index(worker)] = fresh
         if attempts >= ATTEMPTS:
-            self._failed.append((job, Failure(f"its worker process died {attempts} times (exit {worker.process.exitcode})")))
+            self._failed.append(
+                (job, Failure(f"its worker process died {attempts} times (exit {worker.process.exitcode})"))
+            )
         else:
             fresh.attempts = attempts + 1
             self._send(fresh, job)

@@ -37,7 +37,8 @@ class Integers(Unchanged):
             families=(
                 Family("weight_bits", weight_bits, members, default=len(weight_bits) - 1),
                 Family("activation_bits", activation_bits, members, default=len(activation_bits) - 1),
-            )
+            ),
+            ladder_knob="weight_bits",
         )
 
     def plan(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
@@ -46,7 +47,9 @@ class Integers(Unchanged):
             weight = 8 if fixed else int(knobs.get("weight_bits", {}).get(name, 8))
             activation = 8 if fixed else int(knobs.get("activation_bits", {}).get(name, 8))
             if not (2 <= weight <= 8 and 2 <= activation <= 8):
-                raise InputError(f"layer {name!r} asks for {weight} weight and {activation} activation bits; 2 to 8 are allowed")
+                raise InputError(
+                    f"layer {name!r} asks for {weight} weight and {activation} activation bits; 2 to 8 are allowed"
+                )
             layers[name] = LayerPlan(weight_format=f"int{weight}", activation_format=f"int{activation}")
         return Plan(strategy=self.name, layers=layers)
 

@@ -15,7 +15,7 @@ from .ops.channels import cut, l1_scores, ratios
 from .ops.groups import ChannelGroup, channel_groups
 from .plan import Plan
 from .space import Choice, Family, Space
-from .uniform import KEEP
+from .uniform import ALIGN, KEEP
 
 
 class LayerwiseL1(Strategy):
@@ -27,12 +27,13 @@ class LayerwiseL1(Strategy):
 
     def space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
         members = tuple(group.name for group in channel_groups(dense))
-        return Space(families=(Family("keep", KEEP, members, default=KEEP.index(0.5)),))
+        return Space((ALIGN,), (Family("keep", KEEP, members, default=KEEP.index(0.5)),), ladder_knob="keep")
 
     def plan(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
         groups = channel_groups(dense)
         keep: Mapping[str, float] = knobs.get("keep", {})
-        widths = {group.name: group.width(float(keep.get(group.name, 0.5))) for group in groups}
+        align = int(knobs.get("align", 1))
+        widths = {group.name: group.width(float(keep.get(group.name, 0.5)), align) for group in groups}
         return Plan(strategy=self.name, channels=ratios(groups, widths))
 
     def compress(self, dense: Dense, plan: Plan) -> Compressed:
@@ -47,12 +48,14 @@ class GlobalL1(Strategy):
     source = "global magnitude pruning of channels; norms divided by their layer's mean [our reconstruction]"
 
     def space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
-        return Space(choices=(Choice("keep", KEEP, default=KEEP.index(0.5)),))
+        return Space(choices=(Choice("keep", KEEP, default=KEEP.index(0.5)), ALIGN), ladder_knob="keep")
 
     def plan(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
         keep = float(knobs.get("keep", 0.5))
         groups = channel_groups(dense)
         widths = global_widths(dense.module, groups, keep)
+        align = int(knobs.get("align", 1))
+        widths = {group.name: group.width(widths[group.name] / group.channels, align) for group in groups}
         return Plan(strategy=self.name, channels=ratios(groups, widths), notes={"keep": keep})
 
     def compress(self, dense: Dense, plan: Plan) -> Compressed:
@@ -66,7 +69,12 @@ def global_widths(module: nn.Module, groups: list[ChannelGroup], keep: float) ->
     size = {g.name: g.ties for g in groups}
     best = {name: int(np.argmax(values)) for name, values in scores.items()}
     ranked = sorted(
-        ((value, name, unit) for name, values in scores.items() for unit, value in enumerate(values) if unit != best[name]),
+        (
+            (value, name, unit)
+            for name, values in scores.items()
+            for unit, value in enumerate(values)
+            if unit != best[name]
+        ),
         key=lambda item: (-item[0], item[1], item[2]),
     )
     widths = dict(size)

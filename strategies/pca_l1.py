@@ -17,6 +17,7 @@ from .ops.groups import ChannelGroup, channel_groups, find_groups, shrink
 from .ops.spectrum import contribution_width, output_spectra
 from .plan import Plan
 from .space import Choice, Family, Space
+from .uniform import ALIGN
 
 ALPHA = (0.80, 0.85, 0.90, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9999)
 PUBLISHED_ALPHA = 0.99
@@ -48,8 +49,10 @@ class PcaL1(Strategy):
             choices=(
                 Choice("alpha", ALPHA, default=ALPHA.index(PUBLISHED_ALPHA)),
                 Choice("rounds", (3, 2, 1), default=2),
+                ALIGN,
             ),
             families=(Family("multiplier", MULTIPLIER, members, default=one, base=one),),
+            ladder_knob="alpha",
         )
 
     def plan(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
@@ -60,10 +63,13 @@ class PcaL1(Strategy):
             alpha = float(knobs.get("alpha", PUBLISHED_ALPHA))
             widths = pca_widths(groups, _spectra(dense), alpha)
         multiplier: Mapping[str, float] = knobs.get("multiplier", {})
-        widths = {g.name: g.width(multiplier.get(g.name, 1.0) * widths[g.name] / g.channels) for g in groups}
-        rounds = int(knobs.get("rounds", 1))
+        align, rounds = int(knobs.get("align", 1)), int(knobs.get("rounds", 1))
+        wanted = {g.name: multiplier.get(g.name, 1.0) * widths[g.name] / g.channels for g in groups}
+        widths = {g.name: g.width(wanted[g.name], align) for g in groups}
         # Later rounds depend on alpha; with one round the widths say all.
-        settings: dict[str, bool | int | float | str] = {"alpha": alpha, "rounds": rounds} if rounds > 1 else {}
+        settings: dict[str, bool | int | float | str] = {}
+        if rounds > 1:
+            settings = {"alpha": alpha, "rounds": rounds, "align": align}
         return Plan(
             strategy=self.name,
             channels=ratios(groups, widths),
@@ -92,9 +98,7 @@ class PcaL1(Strategy):
         done = start
         for stop in [*stops, start + epochs]:
             if stop > done:
-                state = super().tune(
-                    compressed, dense, stop - done, total_epochs=total, state=state, progress=progress
-                )
+                state = super().tune(compressed, dense, stop - done, total_epochs=total, state=state, progress=progress)
                 done = stop
             if stop in boundaries[:-1]:
                 self._prune_again(compressed, dense)
@@ -106,7 +110,9 @@ class PcaL1(Strategy):
     def _prune_again(self, compressed: Compressed, dense: Dense) -> None:
         groups = find_groups(compressed.module, torch.zeros(1, *dense.workload.input_shape))
         spectra = output_spectra(compressed.module, _layers(groups), dense.workload, dense.splits.train)
-        widths = pca_widths(groups, spectra, float(compressed.plan.settings["alpha"]))
+        settings = compressed.plan.settings
+        widths = pca_widths(groups, spectra, float(settings["alpha"]))
+        widths = {g.name: g.width(widths[g.name] / g.channels, int(settings["align"])) for g in groups}
         compressed.module = cut_module(dense, compressed.module, groups, ratios(groups, widths), l1_scores)
 
     def _bisect(self, dense: Dense, rho: float) -> tuple[float, dict[str, int]]:

@@ -50,6 +50,4 @@ class Pipeline(Strategy):
         state: TrainingState | None = None,
         progress: Progress | None = None,
     ) -> TrainingState:
-        return self.pruner.tune(
-            compressed, dense, epochs, total_epochs=total_epochs, state=state, progress=progress
-        )
+        return self.pruner.tune(compressed, dense, epochs, total_epochs=total_epochs, state=state, progress=progress)

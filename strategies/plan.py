@@ -68,12 +68,13 @@ class Plan(BaseModel):
             return cls.model_validate(data)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "plan"
-            raise InputError(f"plan: {where} is {_short(first['input'])}: {first['msg']}") from None
+            where = ".".join(_short(part) for part in first["loc"]) or "the whole"
+            raise InputError(f"plan: {where} is {_short(first['input'])}: {_short(first['msg'])}") from None
         except (ValueError, RecursionError) as error:
-            raise InputError(f"plan: not JSON ({_short(error)})") from None
+            raise InputError(f"plan: not JSON ({_short(str(error))})") from None
 
 
 def _short(value: Any) -> str:
-    text = " ".join(str(value).split()).encode("ascii", "backslashreplace").decode()
-    return text if len(text) <= 60 else text[:57] + "…"
+    """One printable line of bounded length, whatever was given."""
+    text = ascii(value)[1:-1] if isinstance(value, str) else ascii(value)
+    return text if len(text) <= 120 else text[:117] + "..."

@@ -31,12 +31,16 @@ def strategy(name: str) -> Strategy:
     """The strategy called `name`, or the pipeline `PRUNER+FORMAT`; raises `InputError` for anything else."""
     parts = name.split("+")
     if len(parts) > 2:
-        raise InputError(f"strategy {name!r} has {len(parts)} parts; at most a pruner and a number format: PRUNER+FORMAT")
+        raise InputError(
+            f"strategy {name!r} has {len(parts)} parts; at most a pruner and a number format: PRUNER+FORMAT"
+        )
     first, *second = (_single(part) for part in parts)
     if not second:
         return first
     if first.stage != "structure" or second[0].stage != "format":
-        raise InputError(f"strategy {name!r}: before the + stands a pruner, behind it a number format ({_format_names()})")
+        raise InputError(
+            f"strategy {name!r}: before the + stands a pruner, behind it a number format ({_format_names()})"
+        )
     return Pipeline(first, second[0])
 
 
@@ -55,7 +59,9 @@ def _single(name: str) -> Strategy:
         reason = " ".join(str(error).split())
         raise InputError(f"strategy {name!r} of plug-in {plugins[name].value!r} cannot be loaded: {reason}") from error
     if not isinstance(made, Strategy):
-        raise InputError(f"strategy {name!r} of plug-in {plugins[name].value!r} is a {type(made).__name__}, not a Strategy")
+        raise InputError(
+            f"strategy {name!r} of plug-in {plugins[name].value!r} is a {type(made).__name__}, not a Strategy"
+        )
     return made
 
 

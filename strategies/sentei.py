@@ -15,6 +15,7 @@ from .base import Compressed, Progress, Strategy, check_names, formats_of
 from .ops.distillation import distillation_loss
 from .ops.groups import output_layers
 from .ops.masks import kept_per_filter, top_per_filter
+from .ops.weights import filters_first
 from .plan import LayerPlan, Plan
 from .space import Family, Space
 
@@ -38,7 +39,9 @@ class Sentei(Strategy):
 
     def space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
         members = tuple(sparse_layers(dense))
-        return Space(families=(Family("sparsity", SPARSITY, members, default=SPARSITY.index(0.8)),))
+        return Space(
+            families=(Family("sparsity", SPARSITY, members, default=SPARSITY.index(0.8)),), ladder_knob="sparsity"
+        )
 
     def plan(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
         sparsity: Mapping[str, float] = knobs.get("sparsity", {})
@@ -62,8 +65,7 @@ class Sentei(Strategy):
         masks: dict[str, Tensor] = {}
         for name, layer_plan in plan.layers.items():
             if layer_plan.sparsity:
-                weight = module.get_submodule(name).weight
-                assert isinstance(weight, Tensor)
+                weight = filters_first(module.get_submodule(name))
                 # The plan is resolved: its sparsity names K exactly.
                 kept = round((1 - layer_plan.sparsity) * weight[0].numel())
                 masks[name] = top_per_filter(weight, kept)

@@ -37,13 +37,17 @@ class Family:
 
 @dataclass(frozen=True)
 class Space:
-    """The knobs of one strategy on one network. Sampler values are integers by parameter name (`Params`)."""
+    """The knobs of one strategy on one network. A sampler sees integers by parameter name."""
 
     choices: tuple[Choice, ...] = ()
     families: tuple[Family, ...] = ()
+    ladder_knob: str = ""
+    """The common knob that decides the size of the network most: the one that a ladder walks."""
 
     def __add__(self, other: Space) -> Space:
-        return Space(self.choices + other.choices, self.families + other.families)
+        return Space(
+            self.choices + other.choices, self.families + other.families, self.ladder_knob or other.ladder_knob
+        )
 
     def ranges(self) -> dict[str, tuple[int, int]]:
         """Parameter → lowest and highest integer, both included. A knob with a single level has no parameter."""
@@ -64,21 +68,24 @@ class Space:
         return knobs
 
     def ladder(self, rungs: int) -> list[dict[str, int]]:
-        """At most `rungs` parameter sets that walk the first common knob from its largest network to its smallest.
+        """At most `rungs` parameter sets that walk `ladder_knob` from its largest network to its smallest.
 
         The other knobs stay at their defaults and all deviations at 0, so that the whole range of compression is seen
         before a sampler takes over.
         """
-        common = self._common()
+        common = {knob.name: knob for knob in self._common()}
         if not common or rungs < 1:
             return []
-        start = {name: 0 for name in self.ranges()} | {knob.name: knob.default for knob in common}
-        return [start | {common[0].name: index} for index in _spread(len(common[0].levels), rungs)]
+        start = {name: 0 for name in self.ranges()} | {knob.name: knob.default for knob in common.values()}
+        if self.ladder_knob not in common:
+            return [start]
+        return [start | {self.ladder_knob: index} for index in _spread(len(common[self.ladder_knob].levels), rungs)]
 
     def _common(self) -> list[Choice | Family]:
-        """Knobs of the whole network that can be turned, those of the structure first."""
+        """Knobs of the whole network that can be turned."""
         free = [family for family in self.families if family.base is None]
-        return [knob for knob in (*self.choices, *free) if len(knob.levels) > 1]
+        knobs: list[Choice | Family] = [*self.choices, *free]
+        return [knob for knob in knobs if len(knob.levels) > 1]
 
 
 def _spread(levels: int, rungs: int) -> Sequence[int]:

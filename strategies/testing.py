@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 
-
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from workloads import Dense, dense, trace, workload
 
 from .base import Compressed, Strategy
+from .ops.weights import filters_first
 from .plan import Plan
 
 
@@ -30,16 +30,19 @@ def check_strategy(strategy: Strategy, subject: Dense | None = None) -> None:
     subject = subject or dense(workload("digits/cnn"), seed=0)
     before = _digest(subject.module)
     space = strategy.space(subject)
-    for params in [space.ladder(3)[-1] if space.ladder(3) else {}, {name: low for name, (low, _) in space.ranges().items()}]:
+    for params in [
+        space.ladder(3)[-1] if space.ladder(3) else {},
+        {name: low for name, (low, _) in space.ranges().items()},
+    ]:
         knobs = space.decode(params)
         plan = strategy.plan(subject, knobs)
         _demand(plan == strategy.plan(subject, knobs), strategy, "plan() is not deterministic")
         _demand(plan.strategy == strategy.name, strategy, f"plan() names strategy {plan.strategy!r}")
         _demand(Plan.from_json(plan.to_json()).digest == plan.digest, strategy, "a plan does not survive JSON")
         compressed = strategy.compress(subject, plan)
+        _demand(_digest(subject.module) == before, strategy, "compress() changed the dense network")
         again = strategy.compress(subject, plan)
         _demand(_same(compressed.module, again.module), strategy, "compress() is not deterministic")
-        _demand(_digest(subject.module) == before, strategy, "compress() changed the dense network")
         _check_masks(strategy, compressed)
         _check_structure(strategy, subject, compressed)
     at_once, in_parts = copy.deepcopy(compressed), copy.deepcopy(compressed)
@@ -53,8 +56,7 @@ def check_strategy(strategy: Strategy, subject: Dense | None = None) -> None:
 
 def _check_masks(strategy: Strategy, compressed: Compressed) -> None:
     for name, mask in compressed.masks.items():
-        weight = compressed.module.get_submodule(name).weight
-        assert isinstance(weight, Tensor)
+        weight = filters_first(compressed.module.get_submodule(name))
         _demand(bool((weight[~mask] == 0).all()), strategy, f"masked weights of layer {name!r} are not zero")
 
 
@@ -63,11 +65,15 @@ def _check_structure(strategy: Strategy, subject: Dense, compressed: Compressed)
     with torch.no_grad():
         outputs = compressed.module.eval()(example)
         wanted = subject.module(example)
-    _demand(outputs.shape == wanted.shape, strategy, f"outputs are {tuple(outputs.shape)}, of the dense {tuple(wanted.shape)}")
+    _demand(
+        outputs.shape == wanted.shape,
+        strategy,
+        f"outputs are {tuple(outputs.shape)}, of the dense {tuple(wanted.shape)}",
+    )
     _demand(bool(torch.isfinite(outputs).all()), strategy, "outputs are not finite")
     network = trace(compressed.module, example[:1], compressed.formats, compressed.nonzeros())
     for name, ratio in compressed.plan.channels.items():
-        original = _filters(subject.module.get_submodule(name))
+        original = len(filters_first(subject.module.get_submodule(name)))
         _demand(
             network[name].out_channels == round(ratio * original),
             strategy,
@@ -76,12 +82,11 @@ def _check_structure(strategy: Strategy, subject: Dense, compressed: Compressed)
     for name, layer in compressed.plan.layers.items():
         if layer.sparsity is not None:
             kept = network[name].nonzeros.sum() / network[name].weights
-            _demand(np.isclose(1 - kept, layer.sparsity), strategy, f"layer {name!r} is {1 - kept:.4f} sparse, not as planned")
-
-
-def _filters(layer: nn.Module) -> int:
-    return int(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)  # type: ignore[arg-type]
-
+            _demand(
+                np.isclose(1 - kept, layer.sparsity),
+                strategy,
+                f"layer {name!r} is {1 - kept:.4f} sparse, not as planned",
+            )
 
 
 def _same(one: nn.Module, other: nn.Module) -> bool:

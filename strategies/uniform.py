@@ -16,6 +16,10 @@ from .space import Choice, Space
 KEEP = tuple(round(0.05 * step, 2) for step in range(2, 21))
 """Keep ratios a search chooses from: .10, .15, … 1."""
 
+ALIGN = Choice("align", (1, 8, 16), default=0)
+"""Widths are rounded to a multiple of this. Runtimes compute channels in blocks: a width between two blocks can cost more
+than the next larger one."""
+
 
 class Uniform(Strategy):
     """`uniform`: the same keep ratio in every group, channels of the largest L1 norm kept (Li et al., ICLR 2017)."""
@@ -29,12 +33,12 @@ class Uniform(Strategy):
         return l1_scores
 
     def space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
-        return Space(choices=(Choice("keep", KEEP, default=KEEP.index(0.5)),))
+        return Space(choices=(Choice("keep", KEEP, default=KEEP.index(0.5)), ALIGN), ladder_knob="keep")
 
     def plan(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
         keep = float(knobs.get("keep", 0.5))
         groups = channel_groups(dense)
-        widths = {group.name: group.width(keep) for group in groups}
+        widths = {group.name: group.width(keep, int(knobs.get("align", 1))) for group in groups}
         return Plan(strategy=self.name, channels=ratios(groups, widths), notes={"keep": keep})
 
     def compress(self, dense: Dense, plan: Plan) -> Compressed:

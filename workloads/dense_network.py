@@ -28,12 +28,15 @@ _VERSION = 1
 """Of what training computes from equal inputs; raise it when `train` changes, and the cache starts anew."""
 
 
-def dense(workload: Workload, seed: int, *, cache_dir: Path | None = None, progress: Progress | None = None) -> Dense:
+def dense(
+    workload: Workload, seed: int, *, cache_dir: Path | str | None = None, progress: Progress | None = None
+) -> Dense:
     """The trained network that strategies start from; equal workloads, data and seeds share one training.
 
     With a checkpoint its weights are taken and the cost is zero; otherwise the recipe is run and the weights are kept
     below `cache_dir` (None: `SHRINKBOARD_CACHE`, else the user's cache folder), together with what their training
-    cost. Raises `InputError` for a missing or unfitting checkpoint, missing data, and a cache that cannot be written.
+    cost. Processes may share a cache; of the threads of a process one may call this at a time. Raises `InputError` for
+    a missing or unfitting checkpoint, missing data, and a cache that cannot be written.
     """
     splits = workload.load(workload.data_dir)
     with torch.random.fork_rng(devices=[]):
@@ -100,7 +103,7 @@ def _load_checkpoint(module: nn.Module, workload: Workload, path: Path) -> None:
     module.load_state_dict(found, strict=False)
 
 
-def _cache_file(workload: Workload, seed: int, module: nn.Module, split: Split, cache_dir: Path | None) -> Path:
+def _cache_file(workload: Workload, seed: int, module: nn.Module, split: Split, cache_dir: Path | str | None) -> Path:
     """Named by everything that the trained weights depend on; the fresh weights stand for the network's definition."""
     content = {
         "version": _VERSION,

@@ -6,7 +6,7 @@ import operator
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch.fx
@@ -308,7 +308,7 @@ class _Table:
         elif isinstance(module, nn.Upsample):
             self.row(node, name, "upsample")
         elif hasattr(module, "layer_kind"):
-            self.row(node, name, module.layer_kind)
+            self.row(node, name, cast(LayerKind, module.layer_kind))
         else:
             self.folded_or_other(node, name, isinstance(module, _FOLDED_MODULES))
 

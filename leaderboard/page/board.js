@@ -117,32 +117,32 @@
         const hide = !state.hidden.has(strategy);
         state.hidden[hide ? "add" : "delete"](strategy);
         event.currentTarget.setAttribute("aria-pressed", String(!hide));
-        update();
+        filter();
       } }, swatch(styles.get(strategy)), element("bdi", {}, strategy)));
     }
-    const toggle = (label, name) => switches.append(element("button", { class: "chip switch", type: "button", "aria-pressed": "false", onclick: (event) => {
+    const toggle = (label, name, then) => switches.append(element("button", { class: "chip switch", type: "button", "aria-pressed": "false", onclick: (event) => {
       state[name] = !state[name];
       event.currentTarget.setAttribute("aria-pressed", String(state[name]));
-      update();
+      then();
     } }, label));
-    toggle("Front only", "frontOnly");
-    toggle("Whole range", "whole");
+    toggle("Front only", "frontOnly", () => filter());
+    toggle("Whole range", "whole", () => chart());
 
-    const visible = () => data.rows.filter((r) => !state.hidden.has(r.strategy) && (!state.frontOnly || r.front));
+    const visible = (r) => !state.hidden.has(r.strategy) && (!state.frontOnly || r.front);
 
     function chart() {
       const width = Math.max(280, holder.clientWidth || 900);
       const narrow = width < 560;
       const height = Math.round(Math.min(460, Math.max(300, width * 0.5)));
       const box = { left: 44, right: width - 14, top: 26, bottom: height - 42 };
-      const rows = visible().filter((r) => r.speedup !== null);
-      const frontRows = data.rows.filter((r) => r.front && r.speedup !== null).sort((a, b) => a.speedup - b.speedup || b.accuracy - a.accuracy);
+      const rows = data.rows.filter((r) => r.speedup !== null);
+      const frontRows = rows.filter((r) => r.front).sort((a, b) => a.speedup - b.speedup || b.accuracy - a.accuracy);
 
       // Ten points below the dense network is where the ranking stops counting; what lost far more would press the rest
       // flat against the upper edge.
       const dense = data.dense;
-      const near = data.rows.filter((r) => r.speedup !== null && r.accuracy >= dense.accuracy - 0.1);
-      const scope = state.whole || !near.length ? data.rows.filter((r) => r.speedup !== null) : near;
+      const near = rows.filter((r) => r.accuracy >= dense.accuracy - 0.1);
+      const scope = state.whole || !near.length ? rows : near;
       let top = extreme(Math.max, dense.accuracy, scope.map((r) => r.accuracy));
       let bottom = extreme(Math.min, dense.accuracy, scope.map((r) => r.accuracy));
       const pad = Math.max(0.002, (top - bottom) * 0.07);
@@ -194,7 +194,7 @@
           const from = (x(Math.max(row.low, 2 ** left)) - x(row.speedup)).toFixed(1), to = (x(row.high) - x(row.speedup)).toFixed(1);
           group.append(drawn("path", { class: "whisker", d: `M${from} 0H${to}M${from} -3V3M${to} -3V3` }));
         }
-        group.append(mark(style, row.front ? 6 : 4.5, false));
+        group.append(mark(style, row.front ? 6 : rows.length > 1000 ? 3 : 4.5, false));
         if (rows.length <= 1000) group.append(drawn("circle", { class: "hit", r: 11 }));
         nodes.set(row, group);
         group.row = row;
@@ -203,11 +203,18 @@
       inside.append(points);
       browse(points, [...shown].sort((a, b) => a.speedup - b.speedup || a.accuracy - b.accuracy));
       holder.replaceChildren(svg);
+      mask();
+    }
 
-      const below = rows.length - shown.length, unknown = visible().length - rows.length;
-      const frontHidden = frontRows.some((r) => r.accuracy < bottom);
+    // The scales do not depend on what is hidden, so hiding only masks: ten thousand networks stay quick.
+    function mask() {
+      for (const [row, node] of nodes) node.classList.toggle("off", !visible(row));
+      const rows = data.rows.filter(visible);
+      const unknown = rows.filter((r) => r.speedup === null).length;
+      const low = rows.filter((r) => r.speedup !== null && !nodes.has(r));
+      const below = low.length;
       const notes = [];
-      if (below) notes.push(`${below} ${below === 1 ? "network lies" : "networks lie"} below this range${frontHidden ? ", some of the front among them" : ""}; “Whole range” shows them.`);
+      if (below) notes.push(`${below} ${below === 1 ? "network lies" : "networks lie"} below this range${low.some((r) => r.front) ? ", some of the front among them" : ""}; “Whole range” shows them.`);
       if (unknown) notes.push(`${unknown} without a speed-up ${unknown === 1 ? "stands" : "stand"} in the table only.`);
       if (data.rows.some((r) => r.unstable)) notes.push("Hollow marks: measured on a machine that was too noisy.");
       if (data.rows.some((r) => r.low !== null)) notes.push("Bars are 95 % intervals.");
@@ -217,7 +224,7 @@
     // One tab stop for the picture; arrow keys go from network to network.
     function browse(points, order) {
       if (!order.length) return;
-      let current = order.find((r) => r.front) || order[0];
+      let current = order.find((r) => r.front && visible(r)) || order[0];
       nodes.get(current).setAttribute("tabindex", "0");
       const rowOf = (event) => event.target.closest("g.point")?.row;
       points.addEventListener("pointerover", (event) => { const row = rowOf(event); if (row) point(row); });
@@ -230,7 +237,9 @@
         if (event.key === "Escape") point(null);
         if (!step) return;
         event.preventDefault();
-        const next = order[order.indexOf(current) + step];
+        let at = order.indexOf(current) + step;
+        while (order[at] && !visible(order[at])) at += step;
+        const next = order[at];
         if (!next) return;
         nodes.get(current).removeAttribute("tabindex");
         current = next;
@@ -248,7 +257,7 @@
     }
 
     function table() {
-      const rows = visible();
+      const rows = data.rows.filter(visible);
       const value = (r) => r[state.sort];
       rows.sort((a, b) => {
         const u = value(a), v = value(b);
@@ -274,9 +283,10 @@
       more.textContent = `Show all ${rows.length} rows`;
     }
 
-    function update() { chart(); table(); }
+    function filter() { mask(); table(); }
     return { section, start: () => {
-      update();
+      chart();
+      table();
       let width = holder.clientWidth;
       new ResizeObserver(() => { if (holder.clientWidth !== width) { width = holder.clientWidth; chart(); } }).observe(holder);
     } };

@@ -37,8 +37,8 @@ def main() -> None:
     if arguments.measure:
         measure(arguments.measure[0], Path(arguments.measure[1]))
         return
-    networks, processes = (NETWORKS[:1], 2) if arguments.scale == "smoke" else (NETWORKS, arguments.processes)
-    results = run(networks, processes)
+    smoke = arguments.scale == "smoke"
+    results = run(NETWORKS[:1] if smoke else NETWORKS, 2 if smoke else arguments.processes)
     table = markdown(results)
     print(table)
     if arguments.out:
@@ -124,7 +124,7 @@ def measure(network: str, reference: Path) -> None:
                 "plain_median": float(np.median(np.asarray(cost.samples["latency"]))),
                 "throughput": cost.figures["throughput"].value,
                 "block_ratios": np.median(
-                    np.asarray(cost.samples["latency"]) / np.asarray(cost.samples["reference"]), axis=1
+                    np.asarray(cost.samples["latency"]) / np.asarray(cost.samples["latency_reference"]), axis=1
                 ).tolist(),
                 "unstable": cost.unstable,
                 "telemetry": dict(cost.telemetry),

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from workloads import Dense, reestimate_batch_norm
 
 from ..base import Compressed, check_names, formats_of
 from ..plan import Plan
 from .groups import ChannelGroup, Slice, channel_groups, shrink
+from .weights import filters_first
 
 Scores = Callable[[nn.Module, ChannelGroup], np.ndarray]
 """(module, group) → one score a channel, shape (channels,); higher is kept."""
@@ -25,7 +25,8 @@ def l1_scores(module: nn.Module, group: ChannelGroup) -> np.ndarray:
 
 def filter_l1(module: nn.Module, where: Slice) -> np.ndarray:
     """Σ|W[i]| of the filters of one layer, in the order of the group's channels, shape (channels,)."""
-    return _weight_by_filter(module.get_submodule(where.layer)).abs().sum(1).double().numpy()[where.index[:, 0]]
+    weight = filters_first(module.get_submodule(where.layer)).flatten(1)
+    return weight.abs().sum(1).double().numpy()[where.index[:, 0]]
 
 
 def random_scores(seed: int) -> Scores:
@@ -58,14 +59,6 @@ def cut_module(
     if any(len(kept) < group.channels for group in groups if (kept := chosen.get(group.name)) is not None):
         reestimate_batch_norm(small, dense.workload, dense.splits.train)
     return small
-
-
-def _weight_by_filter(layer: nn.Module) -> Tensor:
-    weight = layer.weight.detach()
-    assert isinstance(weight, Tensor)
-    if isinstance(layer, nn.ConvTranspose2d):
-        weight = weight.transpose(0, 1)
-    return weight.flatten(1)
 
 
 def _normalised(scores: np.ndarray) -> np.ndarray:

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from workloads import Dense, InputError, PadShortcut, symbolic_graph, trace
 
-
 Side = Literal["out", "in", "both"]
 
 
@@ -63,9 +62,9 @@ class ChannelGroup:
         return self.channels // self.ties
 
     def width(self, ratio: float, align: int = 1) -> int:
-        """Channels kept at a keep ratio: rounded to whole units and to a multiple of `align`, at least one unit."""
-        step = int(np.lcm(self.ties, align)) if self.channels % np.lcm(self.ties, align) == 0 else self.ties
-        return int(min(max(round(ratio * self.channels / step), 1) * step, self.channels))
+        """Channels kept at a keep ratio: the nearest multiple of `align` in whole units, at least one and at most all."""
+        step = lcm(self.ties, align)
+        return min(max(round(ratio * self.channels / step), 1) * step, self.channels)
 
     def keep(self, scores: np.ndarray, width: int) -> np.ndarray:
         """The `width` best channels by score (channels,), ascending; ties in score go to the lower index."""
@@ -223,7 +222,9 @@ def _read_group(
             if isinstance(layer, nn.Parameter):
                 return None
             continue  # an operation without weights
-        if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.BatchNorm1d | nn.BatchNorm2d | PadShortcut):
+        if not isinstance(
+            layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.BatchNorm1d | nn.BatchNorm2d | PadShortcut
+        ):
             if any(True for _ in layer.parameters()):
                 return None
             continue
@@ -233,7 +234,9 @@ def _read_group(
         index = own[np.argsort(root, kind="stable")].reshape(channels, -1)
         depthwise = isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels == layer.out_channels
         out = graph.is_out_channel_pruning_fn(item.dep.handler)
-        side: Side = "both" if depthwise or isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) else "out" if out else "in"
+        side: Side = (
+            "both" if depthwise or isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) else "out" if out else "in"
+        )
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.groups > 1 and not depthwise:
             if not np.array_equal(index[:, 0], np.arange(layer.out_channels if out else layer.in_channels)):
                 return None  # a grouped convolution that sees only part of these channels cannot lose them evenly
@@ -304,7 +307,9 @@ def _verify(module: nn.Module, example: Tensor, groups: Sequence[ChannelGroup]) 
             ) from error
         with zeroed(module, groups, keep):
             masked = module(images)
-    if small.shape != masked.shape or not torch.allclose(small, masked, rtol=1e-3, atol=1e-4 * float(masked.abs().max() + 1)):
+    if small.shape != masked.shape or not torch.allclose(
+        small, masked, rtol=1e-3, atol=1e-4 * float(masked.abs().max() + 1)
+    ):
         raise InputError(
             f"network {type(module).__name__} computes something else once shrunk than with the same channels zeroed: its "
             "graph couples channels in a way that is not understood; use a strategy that keeps the widths (sentei, int)"

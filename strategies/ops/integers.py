@@ -11,6 +11,8 @@ from torch.utils.hooks import RemovableHandle
 
 from workloads import Format, Formats
 
+from .weights import filters_first
+
 
 def quantise_weight(weight: Tensor, bits: int) -> Tensor:
     """`weight` (filters, …) on the symmetric integer grid −(2^(b−1)−1)…2^(b−1)−1 of each filter; zero stays zero."""
@@ -35,13 +37,8 @@ def on_grid(folded: nn.Module, formats: Formats) -> nn.Module:
     module = copy.deepcopy(folded)
     for name, chosen in formats.items():
         if chosen.weight.kind == "int":
-            layer = module.get_submodule(name)
-            weight = layer.weight.data
-            assert isinstance(weight, Tensor)
-            filters_first = isinstance(layer, nn.ConvTranspose2d)
-            weight = weight.transpose(0, 1) if filters_first else weight
-            gridded = quantise_weight(weight, chosen.weight.bits)
-            layer.weight.data.copy_(gridded.transpose(0, 1) if filters_first else gridded)
+            weight = filters_first(module.get_submodule(name))
+            weight.copy_(quantise_weight(weight, chosen.weight.bits))
     return module
 
 

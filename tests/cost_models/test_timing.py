@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cost_models.timing import MIN_BLOCKS, Effort, bootstrap_interval, compare, median_ratio
+from cost_models.timing import MIN_BLOCKS, Effort, bootstrap_interval, calm_pairs, compare, median_ratio
 
 
 class Machine:
@@ -42,7 +42,7 @@ def test_drift_cancels_in_the_ratio_and_not_in_the_plain_median():
     ratios, plain = [], []
     for drift in (0.0, 0.5, 2.0):
         machine = Machine(drift=drift)
-        result = compare(machine.pair(0.002, 0.004), Effort(budget=2.0, pairs=10_000), machine, np.random.default_rng(0))
+        result = compare(machine.pair(0.002, 0.004), Effort(budget=2.0, pairs=10_000), clock=machine, rng=np.random.default_rng(0))
         ratios.append(result.ratio)
         plain.append(np.median(result.candidate))
     assert ratios == pytest.approx([0.5] * 3, rel=0.01)
@@ -62,7 +62,7 @@ def test_pairs_go_in_both_orders():
 
         return side("candidate"), side("reference")
 
-    compare(prepare, Effort(pairs=200), machine, np.random.default_rng(0))
+    compare(prepare, Effort(pairs=200), clock=machine, rng=np.random.default_rng(0))
     pairs = list(zip(order[-200::2], order[-199::2], strict=True))
     first = sum(a == "candidate" for a, b in pairs if a != b)
     assert 0.2 * len(pairs) < first < 0.8 * len(pairs)
@@ -71,15 +71,15 @@ def test_pairs_go_in_both_orders():
 def test_it_stops_at_the_goal_and_goes_on_without_it():
     calm, rough = Machine(noise=0.02, setup=0.001), Machine(noise=0.5, placement=0.3, setup=0.001)
     effort = Effort(goal=0.01, budget=30.0, pairs=150)
-    tight = compare(calm.pair(0.001, 0.001), effort, calm, np.random.default_rng(0))
-    wide = compare(rough.pair(0.001, 0.001), effort, rough, np.random.default_rng(0))
+    tight = compare(calm.pair(0.001, 0.001), effort, clock=calm, rng=np.random.default_rng(0))
+    wide = compare(rough.pair(0.001, 0.001), effort, clock=rough, rng=np.random.default_rng(0))
     assert tight.half_width <= 0.01 and tight.candidate.size >= 150 and tight.seconds < 2
     assert wide.half_width > 0.01 and 20 < wide.seconds <= 31
 
 
 def test_every_block_is_prepared_anew_and_a_short_budget_still_gives_an_interval():
     machine = Machine(noise=0.01)
-    result = compare(machine.pair(5.0, 5.0), Effort(budget=1.0), machine, np.random.default_rng(0))
+    result = compare(machine.pair(5.0, 5.0), Effort(budget=1.0), clock=machine, rng=np.random.default_rng(0))
     assert result.candidate.shape == (MIN_BLOCKS, 1) and machine.prepared == MIN_BLOCKS
     assert result.low <= result.ratio <= result.high
 
@@ -92,9 +92,61 @@ def test_a_short_inference_is_repeated_within_a_sample():
         calls += 1
         machine.now += 1e-5
 
-    result = compare(lambda: (call, call), Effort(sample=1e-3), machine, np.random.default_rng(0))
+    result = compare(lambda: (call, call), Effort(sample=1e-3), clock=machine, rng=np.random.default_rng(0))
     assert calls >= 2 * 100 * result.candidate.size
     assert result.candidate == pytest.approx(1e-5)
+
+
+class TwoStates(Machine):
+    """Disturbed for the given share of every 100 ms: the reference is then 16 % slower, the candidate 50 %."""
+
+    def __init__(self, disturbed):
+        super().__init__(noise=0.01, setup=0.002)
+        self.disturbed = disturbed
+
+    def prepare(self):
+        return self.side(0.0007, 1.5), self.side(0.001, 1.16)
+
+    def side(self, seconds, slowdown):
+        def call():
+            slower = slowdown if self.now % 0.1 < 0.1 * self.disturbed else 1.0
+            self.now += seconds * slower * math.exp(self.rng.normal(0, self.noise))
+
+        return call
+
+
+@pytest.mark.parametrize("disturbed", [0.0, 0.3, 0.8])
+def test_only_calm_pairs_count(disturbed):
+    machine = TwoStates(disturbed)
+    result = compare(machine.prepare, Effort(), 0.001, clock=machine, rng=np.random.default_rng(0))
+    assert result.found_calm and result.ratio == pytest.approx(0.7, rel=0.01)
+    assert result.calm.mean() == pytest.approx(1 - disturbed, abs=0.15)
+
+
+def test_a_machine_that_never_gets_calm_says_so():
+    machine = TwoStates(1.0)
+    result = compare(machine.prepare, Effort(budget=1.0), 0.001, clock=machine, rng=np.random.default_rng(0))
+    assert not result.found_calm
+
+
+def test_it_moves_away_from_what_disturbs_it():
+    machine, moves = TwoStates(1.0), []
+
+    def move():
+        moves.append(machine.now)
+        machine.disturbed = 0.0
+
+    result = compare(machine.prepare, Effort(), 0.001, move, clock=machine, rng=np.random.default_rng(0))
+    assert len(moves) == 1 and result.found_calm and result.ratio == pytest.approx(0.7, rel=0.01)
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.1, 0.3])
+def test_choosing_calm_pairs_does_not_bias_plain_noise(noise):
+    rng = np.random.default_rng(11)
+    candidate, reference = np.exp(rng.normal(0, noise, size=(2, 4000, 5)))
+    calm, _ = calm_pairs(reference)
+    assert calm.mean() > 0.05
+    assert np.median((candidate / reference)[calm]) == pytest.approx(1.0, abs=0.1 * noise)
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says():
@@ -118,9 +170,10 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
 )
 def test_the_interval_lies_within_the_data_and_scales_with_it(values, factor):
     array = np.array(values)
-    low, high = bootstrap_interval(array)
+    everything = np.ones(array.shape, dtype=bool)
+    low, high = bootstrap_interval(array, everything)
     assert array.min() <= low <= high <= array.max()
-    assert bootstrap_interval(array * factor) == pytest.approx((low * factor, high * factor), rel=1e-9)
+    assert bootstrap_interval(array * factor, everything) == pytest.approx((low * factor, high * factor), rel=1e-9)
 
 
 def test_swapping_the_sides_inverts_the_ratio():

@@ -41,8 +41,8 @@ def fields(**changed: Any) -> dict[str, Any]:
 
 def cost(key: str = "cpu-onnxruntime@ab12cd34", speedup: float | None = 2.0, **changed: Any) -> dict[str, Any]:
     """A cost on one target; no speed-up and no latency where `speedup` is None."""
-    latency = {"value": None, "unit": "s", "reason": "not timed"}
-    ratio = {"value": None, "reason": "not timed"}
+    latency: dict[str, Any] = {"value": None, "unit": "s", "reason": "not timed"}
+    ratio: dict[str, Any] = {"value": None, "reason": "not timed"}
     if speedup is not None:
         latency = {"value": 1e-3 / speedup, "unit": "s"}
         ratio = {"value": speedup, "low": speedup * 0.97, "high": speedup * 1.03}

@@ -1,12 +1,26 @@
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from leaderboard import Store
 
+POSTGRES = os.environ.get("SHRINKBOARD_TEST_POSTGRES")
+"""URL of an empty PostgreSQL database; the tests of the store then run on it too, and drop our tables in it."""
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(str(tmp_path / "board.db")) as opened:
+
+@pytest.fixture(params=["sqlite", "postgresql"] if POSTGRES else ["sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    url = str(tmp_path / "board.db")
+    if request.param == "postgresql":
+        assert POSTGRES
+        url = POSTGRES
+        engine = sa.create_engine(url)
+        with engine.begin() as connection:
+            for table in ("costs", "tracks", "entries", "references", "meta"):
+                connection.exec_driver_sql(f"DROP TABLE IF EXISTS sb_{table}")
+        engine.dispose()
+    with Store(url) as opened:
         yield opened

@@ -58,7 +58,15 @@ def test_the_plan_is_the_entry_s_own_copy() -> None:
 def test_id_depends_on_every_field_but_the_time() -> None:
     made = entry()
     assert entry(created="2020-01-01T00:00:00Z").id == made.id
-    others = [{"trial": 1}, {"seed": 2}, {"plan": {}}, {"bytes": 1}, {"costs": []}, {"study": "x"}, {"role": "control"}]
+    others: list[dict[str, Any]] = [
+        {"trial": 1},
+        {"seed": 2},
+        {"plan": {}},
+        {"bytes": 1},
+        {"costs": []},
+        {"study": "x"},
+        {"role": "control"},
+    ]
     assert len({made.id, *(entry(**change).id for change in others)}) == 1 + len(others)
 
 

@@ -1,5 +1,6 @@
 """Pareto maths against brute force."""
 
+import itertools
 import math
 from typing import Any
 
@@ -36,7 +37,7 @@ def test_front_goes_from_fast_to_slow(points: list[tuple[float, float]]) -> None
     assert sorted(kept) == [
         i for i, p in enumerate(points) if not any(q != p and q[0] >= p[0] and q[1] >= p[1] for q in points)
     ]
-    assert all(s[i] >= s[j] and a[i] <= a[j] for i, j in zip(kept, kept[1:], strict=False))
+    assert all(s[i] >= s[j] and a[i] <= a[j] for i, j in itertools.pairwise(kept))
 
 
 def area(points: list[tuple[float, float]], dense: float, cap: float) -> float:
@@ -47,9 +48,7 @@ def area(points: list[tuple[float, float]], dense: float, cap: float) -> float:
         if s > 1 and v > 0:
             placed.append((min(math.log2(s) / math.log2(cap), 1.0), v))
     edges = [0.0, *sorted({u for u, _ in placed})]
-    strips = (
-        (right - left) * max(v for u, v in placed if u >= right) for left, right in zip(edges, edges[1:], strict=False)
-    )
+    strips = ((right - left) * max(v for u, v in placed if u >= right) for left, right in itertools.pairwise(edges))
     return sum(strips) / 1.1
 
 

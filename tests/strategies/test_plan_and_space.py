@@ -1,0 +1,147 @@
+"""Plans survive JSON and refuse nonsense in one line; spaces decode every parameter set that they allow."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strategies import Choice, Family, LayerPlan, Plan, Space, strategy
+from workloads import Dense, InputError
+
+names = st.text(min_size=1, max_size=8)
+formats = st.sampled_from(["fp32", "fp16", "bf16", "int4", "int8", "mf6"])
+layers = st.builds(
+    LayerPlan,
+    sparsity=st.none() | st.floats(0, 0.999),
+    weight_format=st.none() | formats,
+    activation_format=st.none() | formats,
+    rank=st.none() | st.integers(1, 512),
+)
+values = st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | names
+plans = st.builds(
+    Plan,
+    strategy=names,
+    channels=st.dictionaries(names, st.floats(0.001, 1)),
+    layers=st.dictionaries(names, layers),
+    settings=st.dictionaries(names, values),
+    notes=st.dictionaries(names, values),
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(plans)
+def test_a_plan_survives_json(plan: Plan) -> None:
+    again = Plan.from_json(json.dumps(plan.to_json()))
+    assert again == plan
+    assert again.digest == plan.digest
+
+
+@given(plans, plans)
+def test_digest_ignores_notes_and_nothing_else(one: Plan, other: Plan) -> None:
+    assert one.model_copy(update={"notes": other.notes}).digest == one.digest
+    same = one.to_json() | {"notes": {}} == other.to_json() | {"notes": {}}
+    assert (one.digest == other.digest) == same
+
+
+@given(st.text() | st.binary() | json_values.map(json.dumps))
+def test_any_text_is_a_plan_or_refused_in_one_line(text: str | bytes) -> None:
+    try:
+        Plan.from_json(text)
+    except InputError as error:
+        assert str(error).isprintable()
+
+
+@given(json_values, st.sampled_from(["strategy", "channels", "layers", "settings", "notes", "extra"]))
+def test_any_wrong_field_is_refused_in_one_line(value: Any, field: str) -> None:
+    try:
+        Plan.from_json({"strategy": "uniform", field: value})
+    except InputError as error:
+        assert str(error).isprintable()
+        assert str(error).startswith("plan: ")
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"strategy": "uniform", "channels": {"conv1": 1.5}},
+        {"strategy": "uniform", "channels": {"conv1": 0}},
+        {"strategy": "uniform", "channels": {"conv1": float("nan")}},
+        {"strategy": "sentei", "layers": {"conv1": {"sparsity": 1.0}}},
+        {"strategy": "int", "layers": {"conv1": {"weight_format": "int17"}}},
+        {"strategy": "uniform", "surprise": 1},
+    ],
+)
+def test_values_out_of_range_are_refused_with_field_value_and_reason(plan: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as refusal:
+        Plan.from_json(plan)
+    assert next(iter(plan.keys() - {"strategy"})) in str(refusal.value)
+
+
+def test_a_deeply_nested_plan_is_refused() -> None:
+    with pytest.raises(InputError):
+        Plan.from_json("[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan(strategy="uniform", channels={"nowhere": 0.5}),
+        Plan(strategy="sentei", layers={"nowhere": LayerPlan(sparsity=0.5)}),
+    ],
+)
+def test_names_that_the_network_has_not_are_refused(digits: Dense, plan: Plan) -> None:
+    with pytest.raises(InputError, match="nowhere"):
+        strategy(plan.strategy).compress(digits, plan)
+
+
+@st.composite
+def spaces(draw: st.DrawFn) -> Space:
+    choices = tuple(
+        Choice(f"c{i}", tuple(range(n)), draw(st.integers(0, n - 1)))
+        for i, n in enumerate(draw(st.lists(st.integers(1, 6), max_size=3)))
+    )
+    families = tuple(
+        Family(f"f{i}", tuple(range(n)), ("a", "b"), draw(st.integers(0, n - 1)), 2, draw(st.none() | st.integers(0, n - 1)))
+        for i, n in enumerate(draw(st.lists(st.integers(1, 6), max_size=3)))
+    )
+    return Space(choices, families, draw(st.sampled_from(["", "c0", "f0"])))
+
+
+@given(spaces(), st.data())
+def test_every_parameter_set_decodes_to_levels(space: Space, data: st.DataObject) -> None:
+    params = {name: data.draw(st.integers(low, high)) for name, (low, high) in space.ranges().items()}
+    knobs = space.decode(params)
+    assert set(knobs) == {c.name for c in space.choices} | {f.name for f in space.families}
+    for choice in space.choices:
+        assert knobs[choice.name] in choice.levels
+    for family in space.families:
+        assert set(knobs[family.name]) == set(family.members)
+        assert all(level in family.levels for level in knobs[family.name].values())
+
+
+@given(spaces(), st.integers(0, 8))
+def test_a_ladder_walks_from_the_largest_to_the_smallest(space: Space, rungs: int) -> None:
+    ladder = space.ladder(rungs)
+    ranges = space.ranges()
+    assert len(ladder) <= max(rungs, 0)
+    for params in ladder:
+        assert params.keys() == ranges.keys()
+        assert all(low <= params[name] <= high for name, (low, high) in ranges.items())
+    walked = [params[space.ladder_knob] for params in ladder if space.ladder_knob in params]
+    assert walked == sorted(set(walked), reverse=True)
+    if rungs >= 2 and walked:
+        low, high = ranges[space.ladder_knob]
+        assert (walked[0], walked[-1]) == (high, low)
+
+
+def test_one_common_knob_moves_all_members_and_a_step_moves_one() -> None:
+    space = Space(families=(Family("keep", (0.25, 0.5, 0.75, 1.0), ("a", "b"), default=1),), ladder_knob="keep")
+    assert space.decode({"keep": 1, "keep.a": 2, "keep.b": -2})["keep"] == {"a": 1.0, "b": 0.25}

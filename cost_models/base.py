@@ -1,4 +1,4 @@
-"""The contract of a cost model: what it is given (`Deployable`), what it answers (`Cost`), what it promises (`CostModel`)."""
+"""The contract of a cost model: what it is given (`Deployable`), answers (`Cost`) and promises (`CostModel`)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UNITS: Mapping[str, str] = {
     "macs": "1",
     "bit_operations": "1",
 }
-"""Figures and their SI units. Latency and energy are those of one inference at batch 1; memory is that of the weights."""
+"""Figures and their SI units. Latency and energy are of one inference at batch 1; memory is that of the weights."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Cost:
     unstable: bool = False
     """True where the machine was too noisy for the figures to be trusted, even after a retry."""
     telemetry: Mapping[str, float | None] = field(default_factory=dict)
-    """Noise seen while measuring (steal time, involuntary context switches, pressure, clock), and how it was measured."""
+    """Noise seen while measuring (steal, involuntary context switches, pressure, clock) and how it was measured."""
     samples: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
     """Raw samples by name, one list a block, from which the figures can be derived again."""
 
@@ -95,11 +95,13 @@ class CostModel(abc.ABC):
 
     Obligations of an implementation:
 
-    - Units are those of `UNITS`; a figure that cannot be had is `Figure(None, kind, reason=…)`, never 0 and never a guess.
+    - Units are those of `UNITS`; a figure that cannot be had is `Figure(None, kind, reason=…)`, never 0 and never a
+      guess.
     - A modelled target is deterministic: the same `Network` gives the same figures in every process, and more
       multiply–accumulates in the same formats never cost less.
     - `executed` is idempotent: what the target runs when asked for a pair of formats, it runs as that pair.
-    - A target that answers `latency` answers `speedup` too; one that does not leaves `Reference.latency` and `speedup` None.
+    - A target that answers `latency` answers `speedup` too; one that does not leaves `Reference.latency` and `speedup`
+      None.
     - A measured target puts a fingerprint of machine and runtime into `key`, so that results of different machines are
       never ranked together, times a candidate interleaved with the reference, and lets one measurement run at a time
       per device, between processes too.
@@ -136,19 +138,19 @@ class CostModel(abc.ABC):
         missing = set(self.figures) - set(cost.figures)
         unknown = set(cost.figures) - set(UNITS)
         if missing or unknown:
-            raise ValueError(f"cost model {self.name} answers {sorted(cost.figures)}: missing {missing}, unknown {unknown}")
+            raise ValueError(
+                f"cost model {self.name} answers {sorted(cost.figures)}: missing {missing}, unknown {unknown}"
+            )
         return cost
 
     def predict(self, candidate: Deployable, images: Tensor) -> np.ndarray | None:
-        """Outputs of the network as the target really runs it, for normalised images (N, C, H, W); None if it runs nothing."""
+        """Outputs of the network as the target runs it, for normalised images (N, C, H, W); None if it runs nothing."""
         return None
 
     @abc.abstractmethod
     def _latency(self, deployable: Deployable) -> float | None:
-        """Latency of one inference at batch 1, in seconds, alone (the frozen figure of a reference); None if none is answered."""
+        """Seconds of one inference at batch 1, alone (the frozen figure of a reference); None if none is answered."""
 
     @abc.abstractmethod
     def _cost(self, candidate: Deployable, reference: Reference) -> Cost:
         """As `cost`; what it returns is checked there."""
-
-

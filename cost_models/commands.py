@@ -103,7 +103,11 @@ def examine() -> list[dict[str, str]]:
     exact = multiplies_int8_exactly(cpu)
     row("int8 at full range", "yes" if exact else "no", "" if exact else "no VNNI: int8 weights keep to 7 bits")
     pinning = hasattr(os, "sched_setaffinity")
-    row("pinning to a CPU", "yes" if pinning else "no", "" if pinning else "this system has no affinity: expect more noise")
+    row(
+        "pinning to a CPU",
+        "yes" if pinning else "no",
+        "" if pinning else "this system has no affinity: expect more noise",
+    )
     row("energy of the CPU", "no", cpu_power_absence())
     gpu = gpu_power_absence()
     row("power of a GPU", "no" if gpu else "yes", gpu or "read through NVML; no target uses it yet")
@@ -120,7 +124,11 @@ def examine() -> list[dict[str, str]]:
     speedup = cost.speedup
     if speedup is not None and speedup.low is not None and speedup.high is not None:
         half_width = (speedup.high - speedup.low) / 2
-        row("a network beside itself", f"{speedup.value:.3f} ± {half_width:.3f}", "speedup; a calm machine shows 1 ± 0.01")
+        row(
+            "a network beside itself",
+            f"{speedup.value:.3f} ± {half_width:.3f}",
+            "speedup; a calm machine shows 1 ± 0.01",
+        )
     for name, meaning in (
         ("steal", "share of time that a hypervisor gave to others"),
         ("switches", "involuntary context switches a second"),

@@ -10,8 +10,8 @@ from .base import Cost, CostModel, Deployable, Figure, Kind, Reference
 class Counts(CostModel):
     """Parameters, multiply–accumulates, bytes of the weights and bit-operations of a network; no latency.
 
-    A masked weight costs nothing here: it is neither stored nor multiplied. So these figures are those of an ideal machine
-    that skips every zero for free, and the target to compare with papers, not with devices. A search minimises
+    A masked weight costs nothing here: it is neither stored nor multiplied. So these figures are those of an ideal
+    machine that skips every zero for free, and the target to compare with papers, not with devices. A search minimises
     `bit_operations`, the only one of the four that rewards narrower widths, masks and fewer bits alike.
     """
 
@@ -45,8 +45,8 @@ class Counts(CostModel):
 def stored_bits(layer: Layer) -> int:
     """Bits that the weights of one layer take in memory: stored (unmasked) slots × bits of the format, and its scales.
 
-    The indices that tell where the stored slots lie are not counted, nor are biases. An `int` format adds a scale of 32 bits a
-    channel; a minifloat adds 19 bits a channel, of which 3 say the exponent's width and 16 the clipping value.
+    The indices that tell where the stored slots lie are not counted, nor are biases. An `int` format adds a scale of 32
+    bits a channel; a minifloat adds 19 bits a channel, of which 3 say the exponent's width and 16 the clipping value.
     """
     return int(layer.nonzeros.sum()) * layer.weight_format.bits + layer.out_channels * scale_bits(layer.weight_format)
 

@@ -27,9 +27,11 @@ INPUT, OUTPUT = "image", "output"
 OPSET = 17
 
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-# onnxruntime has no int8 kernel for transposed convolutions on CPU: quantised, they would run in fp32 and convert besides.
+# onnxruntime has no int8 kernel for transposed convolutions on CPU: quantised, they would run in fp32 and convert
+# besides.
 _QUANTISABLE = ("Conv", "Gemm", "MatMul")
-# Stays in int8 where all that feeds it is in int8. Relu and Clip vanish there: the range of the output says what they do.
+# Stays in int8 where all that feeds it is in int8. Relu and Clip vanish there: the range of the output says what they
+# do.
 _GLUE = (
     "Add", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool", "Resize", "Relu", "Clip", "Pad", "Slice", "Gather",
     "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze",
@@ -39,8 +41,8 @@ _GLUE = (
 def export_onnx(module: nn.Module, example: Tensor) -> onnx.ModelProto:
     """`module` in eval mode as fp32 ONNX with the batch size left free.
 
-    `example` is one input, shape (1, C, H, W). Batch norm is folded into the layer before it. Raises `InputError` where the
-    network cannot be exported.
+    `example` is one input, shape (1, C, H, W). Batch norm is folded into the layer before it. Raises `InputError` where
+    the network cannot be exported.
     """
     folded = fold_batch_norm(module)
     stream = io.BytesIO()
@@ -52,7 +54,7 @@ def export_onnx(module: nn.Module, example: Tensor) -> onnx.ModelProto:
             torch.onnx.export(
                 folded,
                 (example,),
-                stream,  # type: ignore[arg-type]  # the TorchScript exporter takes streams, its signature does not say so
+                stream,  # type: ignore[arg-type]  # taken by this exporter, whatever the signature says
                 dynamo=False,
                 input_names=[INPUT],
                 output_names=[OUTPUT],
@@ -77,11 +79,11 @@ def quantise_onnx(
 ) -> onnx.ModelProto:
     """`model` with static QDQ int8 at the layers whose weight and activation formats are integers of at most 8 bits.
 
-    Weights are symmetric int8 per output channel, activations asymmetric uint8 per tensor, ranges the least and greatest
-    value in `calibration` (batches (N, C, H, W), normalised). Weights of fewer bits lie on their grid in `model` already and
-    are stored as int8. Layers that are absent from `formats` stay in fp32. `reduce_range` keeps weights to 7 bits, which
-    x86 processors without VNNI need: their 16-bit sums of two uint8 × int8 products saturate. Raises `InputError` where
-    there is nothing to calibrate with.
+    Weights are symmetric int8 per output channel, activations asymmetric uint8 per tensor, ranges the least and
+    greatest value in `calibration` (batches (N, C, H, W), normalised). Weights of fewer bits lie on their grid in
+    `model` already and are stored as int8. Layers that are absent from `formats` stay in fp32. `reduce_range` keeps
+    weights to 7 bits, which x86 processors without VNNI need: their 16-bit sums of two uint8 × int8 products saturate.
+    Raises `InputError` where there is nothing to calibrate with.
     """
     chosen, excluded = _quantised_nodes(model, {layer for layer, form in formats.items() if runs_in_int8(form)})
     if not chosen:
@@ -110,7 +112,7 @@ def quantise_onnx(
 
 
 def runs_in_int8(formats: LayerFormats) -> bool:
-    """Whether a layer asked for in these formats is stored and computed in int8: both are integers of at most 8 bits."""
+    """Whether a layer of these formats is stored and computed in int8: both are integers of at most 8 bits."""
     return all(form.kind == "int" and form.bits <= 8 for form in (formats.weight, formats.activation))
 
 

@@ -19,7 +19,27 @@ from workloads import InputError
 
 # The instruction sets that decide which kernels a runtime picks. All flags would change with every kernel update.
 _INSTRUCTION_SETS = frozenset(
-    ["avx", "avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2"]
+    [
+        "avx",
+        "avx2",
+        "fma",
+        "avx512f",
+        "avx512bw",
+        "avx512vl",
+        "avx_vnni",
+        "avx512_vnni",
+        "avx512_bf16",
+        "amx_tile",
+        "amx_int8",
+        "amx_bf16",
+        "asimd",
+        "asimdhp",
+        "asimddp",
+        "i8mm",
+        "bf16",
+        "sve",
+        "sve2",
+    ]
 )
 
 
@@ -65,8 +85,8 @@ def fingerprint(runtime: Mapping[str, object]) -> str:
 def exclusive(device: str, timeout: float = 3600.0) -> Iterator[None]:
     """Holds `device` for this process: one measurement at a time, between processes too.
 
-    Waits for at most `timeout` seconds, then raises `InputError`. The lock is a file in the temporary folder that only its
-    owner may open, so users of one machine do not exclude each other.
+    Waits for at most `timeout` seconds, then raises `InputError`. The lock is a file in the temporary folder that only
+    its owner may open, so users of one machine do not exclude each other.
     """
     owner = os.getuid() if hasattr(os, "getuid") else 0
     path = Path(tempfile.gettempdir()) / f"shrinkboard-{owner}-{device}.lock"
@@ -106,7 +126,7 @@ class Pin:
 
 @contextlib.contextmanager
 def pinned() -> Iterator[Pin]:
-    """Keeps the calling thread on one CPU at a time, undone at the end; does nothing where the system cannot (macOS)."""
+    """Keeps the calling thread on one CPU at a time, undone at the end; nothing where the system cannot (macOS)."""
     if not hasattr(os, "sched_setaffinity"):
         yield Pin(set())
         return
@@ -125,7 +145,8 @@ class Telemetry:
 
     def read(self) -> dict[str, float | None]:
         """`seconds`; `steal`, the share of time a hypervisor gave to others; `switches`, involuntary context switches a
-        second; `pressure`, the share of time in which some task waited for a CPU; `cpus`, how many the thread may run on
+        second; `pressure`, the share of time in which some task waited for a CPU; `cpus`, how many the thread may run
+        on
         (its affinity); `frequency` in Hz at the end, of the first CPU."""
         now = self._counters()
 

@@ -11,7 +11,8 @@ RAPL = Path("/sys/class/powercap")
 def cpu_power_absence() -> str:
     """Why the CPU targets give no energy and no power on this machine, in a few words.
 
-    Intel's and AMD's counters (RAPL) show through powercap, which newer kernels let only root read and virtual machines lack.
+    Intel's and AMD's counters (RAPL) show through powercap, which newer kernels let only root read and virtual machines
+    lack.
     """
     counters = sorted(RAPL.glob("*rapl*/energy_uj"))
     if not counters:

@@ -70,7 +70,11 @@ def _load(entry: EntryPoint) -> CostModel:
         model = entry.load()()
     except Exception as error:
         line = (str(error).strip().splitlines() or [""])[0]
-        raise InputError(f"target {entry.name!r}: plug-in {entry.value} fails with {type(error).__name__}: {line}") from error
+        raise InputError(
+            f"target {entry.name!r}: plug-in {entry.value} fails with {type(error).__name__}: {line}"
+        ) from error
     if not isinstance(model, CostModel):
-        raise InputError(f"target {entry.name!r}: plug-in {entry.value} gives a {type(model).__name__}, not a CostModel")
+        raise InputError(
+            f"target {entry.name!r}: plug-in {entry.value} gives a {type(model).__name__}, not a CostModel"
+        )
     return model

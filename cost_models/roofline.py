@@ -1,7 +1,7 @@
 """Targets `roofline-DEVICE`: the time that a device of given peak rate and bandwidth needs at the very least.
 
-Williams, Waterman and Patterson, Roofline: an insightful visual performance model, CACM 52(4), 2009. A device is a TOML file,
-ours in `devices/`, a user's own as `roofline:PATH.toml`; `Device` says what stands in it.
+Williams, Waterman and Patterson, Roofline: an insightful visual performance model, CACM 52(4), 2009. A device is a TOML
+file, ours in `devices/`, a user's own as `roofline:PATH.toml`; `Device` says what stands in it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Device(_Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     summary: str
     rates: dict[str, Published]
-    """Format (`fp32`, `fp16`, `bf16`, `int8`, `int4`…) → peak multiply–accumulates a second, dense; `fp32` must be given."""
+    """Format (`fp32`, `bf16`, `int8`…) → peak multiply–accumulates a second, dense; `fp32` must be given."""
     bandwidth: Published
     """Bytes a second to and from main memory."""
     cache: Published | None = None
@@ -81,7 +81,9 @@ def load_device(path: Path) -> Device:
     try:
         return Device.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"device file {path} cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
+        raise InputError(
+            f"device file {path} cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}"
+        ) from error
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"device file {path} is not TOML: {error}") from error
     except ValidationError as error:
@@ -99,9 +101,9 @@ def device_names() -> tuple[str, ...]:
 def layer_seconds(layer: Layer, device: Device, batch: int = 1) -> float:
     """Least time of one layer for `batch` images: the larger of its arithmetic and its traffic with main memory.
 
-    Zeros inside filters are computed and stored like other weights (dense execution). Weights are read once; the input and
-    output maps of the whole batch are read and written too unless both fit in the cache. Layers without weights (pool, add,
-    concat…) have traffic only; an input costs nothing.
+    Zeros inside filters are computed and stored like other weights (dense execution). Weights are read once; the input
+    and output maps of the whole batch are read and written too unless both fit in the cache. Layers without weights
+    (pool, add, concat…) have traffic only; an input costs nothing.
     """
     if layer.kind == "input":
         return 0.0
@@ -119,8 +121,9 @@ def layer_seconds(layer: Layer, device: Device, batch: int = 1) -> float:
 class Roofline(CostModel):
     """Latency, throughput, energy and memory of a network on a device that reaches its published peaks.
 
-    Latency is the sum of `layer_seconds`, so a lower bound: no launch overhead, no idle lanes, layers one after the other.
-    Throughput is the same at a batch of `THROUGHPUT_BATCH`. Memory is that of the weights, without biases, as executed.
+    Latency is the sum of `layer_seconds`, so a lower bound: no launch overhead, no idle lanes, layers one after the
+    other. Throughput is the same at a batch of `THROUGHPUT_BATCH`. Memory is that of the weights, without biases, as
+    executed.
     """
 
     THROUGHPUT_BATCH = 128
@@ -159,7 +162,8 @@ class Roofline(CostModel):
             figures=figures,
             speedup=None if reference.latency is None else Figure(reference.latency / latency, self.kind),
             executed={
-                layer.name: self.executed(layer.weight_format, layer.activation_format) for layer in network.compute_layers
+                layer.name: self.executed(layer.weight_format, layer.activation_format)
+                for layer in network.compute_layers
             },
         )
 

@@ -26,12 +26,13 @@ from .base import UNITS, Cost, CostModel, Deployable, Figure, Reference
 SPEEDUP_TOLERANCE = 0.25
 """How far the reference's own speedup may lie from 1 on a measured target, a noisy machine allowed for."""
 FORMATS = tuple(
-    Format.parse(text) for text in ("fp32", "fp16", "bf16", "int1", "int4", "int8", "int9", "int16", "mf3", "mf8", "mf16")
+    Format.parse(text)
+    for text in ("fp32", "fp16", "bf16", "int1", "int4", "int8", "int9", "int16", "mf3", "mf8", "mf16")
 )
 
 
 class ContractViolation(Exception):
-    """A cost model does not keep what `CostModel` promises: one line saying which model, which promise, and what came instead."""
+    """A cost model breaks a promise of `CostModel`: one line of which model, which promise, what came instead."""
 
     exit_code = 2
 
@@ -56,7 +57,10 @@ def check_cost_model(model: CostModel) -> None:
     _check_own_speedup(model, costs["the dense network"])
     copy = _try(model, "pickle", lambda: pickle.loads(pickle.dumps(model)))
     if copy.key != model.key:
-        _fail(model, f"key is {model.key!r}, after pickling {copy.key!r}; a target is filed under one key in every process")
+        _fail(
+            model,
+            f"key is {model.key!r}, after pickling {copy.key!r}; a target is filed under one key in every process",
+        )
     if model.kind == "modelled":
         _check_deterministic(model, dense, costs["the dense network"])
         _check_deterministic(copy, dense, costs["the dense network"])
@@ -66,9 +70,9 @@ def check_cost_model(model: CostModel) -> None:
 
 
 def sample_deployable(width: int = 8, form: str = "fp32") -> Deployable:
-    """A small untrained CNN on 3×16×16 images (conv, batch norm, ReLU, depthwise conv, conv, pool, linear), always the same weights.
+    """A small untrained CNN on 3×16×16 images: conv, batch norm, ReLU, depthwise conv, conv, pool, linear.
 
-    `width` channels a convolution; every layer in the number format `form`.
+    `width` channels a convolution; every layer in the number format `form`; always the same weights.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -175,8 +179,8 @@ def _check_cost(model: CostModel, what: str, cost: Cost, reference: Reference) -
             if abs(cost.speedup.value / expected - 1) > 0.01:
                 _fail(
                     model,
-                    f"speedup of {what} is {cost.speedup.value:.4g}, but its latency of {latency:.4g} s beside the frozen "
-                    f"{reference.latency:.4g} s says {expected:.4g}",
+                    f"speedup of {what} is {cost.speedup.value:.4g}, but its latency of {latency:.4g} s beside the "
+                    f"frozen {reference.latency:.4g} s says {expected:.4g}",
                 )
 
 
@@ -188,7 +192,9 @@ def _check_figure(model: CostModel, what: str, figure: Figure) -> None:
     bounds = [bound for bound in (figure.value, figure.low, figure.high) if bound is not None]
     if any(not math.isfinite(bound) or bound < 0 for bound in bounds):
         _fail(model, f"{what} is {figure.value} ({figure.low} to {figure.high}); figures are finite and not negative")
-    if (figure.low is not None and figure.low > figure.value) or (figure.high is not None and figure.high < figure.value):
+    if (figure.low is not None and figure.low > figure.value) or (
+        figure.high is not None and figure.high < figure.value
+    ):
         _fail(model, f"{what} is {figure.value}, outside its interval {figure.low} to {figure.high}")
 
 
@@ -230,7 +236,10 @@ def _check_predict(model: CostModel, dense: Deployable) -> None:
     if outputs.shape != expected.shape:
         _fail(model, f"predict() gives outputs of shape {outputs.shape} where the network gives {expected.shape}")
     if abs(outputs - expected).max() > 1e-2 * max(1.0, abs(expected).max()):
-        _fail(model, f"predict() of the fp32 network is off by {abs(outputs - expected).max():.3g} from the network itself")
+        _fail(
+            model,
+            f"predict() of the fp32 network is off by {abs(outputs - expected).max():.3g} from the network itself",
+        )
 
 
 class _Branching(nn.Module):
@@ -241,7 +250,7 @@ class _Branching(nn.Module):
 
 
 def _check_input(model: CostModel, dense: Deployable, reference: Reference) -> None:
-    """A network without layers whose module cannot be traced: it is costed (by a target that reads the table only) or refused."""
+    """A network without layers whose module cannot be traced: a target that reads only the table may cost it."""
     table = trace(nn.Sequential(nn.Flatten()), dense.example)
     odd = Deployable(_Branching().eval(), dense.example, dense.calibration, table)
     try:

@@ -2,15 +2,19 @@
 
 Two things make one latency differ from measurement to measurement on a shared machine, and each has its answer here.
 
-- It drifts, by tens of percent within minutes. What drifts slowly hits both sides of a pair that is timed back to back and
-  cancels in their ratio (google/benchmark, "random interleaving"; Duet benchmarking, Bulej et al., ICPE 2020).
-- It changes between a calm and a disturbed state, for milliseconds to minutes: a neighbour on the same physical core takes
-  a share of its arithmetic units. That does *not* cancel: it was seen to slow an fp32 network by 16 % and its int8
-  version by 50 %, so that their ratio was 0.71 in one process and 0.95 in the next, each within 1 % by its own interval.
-  So only pairs count round which the reference ran at its calm speed; a disturbed block is followed by a move to another CPU.
+- It drifts, by tens of percent within minutes. What drifts slowly hits both sides of a pair that is timed back to back
+  and cancels in their ratio (google/benchmark, "random interleaving"; Duet benchmarking, Bulej et al., ICPE 2020).
+- It changes between a calm and a disturbed state, for milliseconds to minutes; most likely a neighbour on the same
+  physical core takes a share of its arithmetic units. That does *not* cancel: it was seen to slow an fp32 network by 16
+  % and its int8 version by 50 %, so that their ratio was 0.71 in one process and 0.95 in the next, each within 1 % by
+  its own interval. So only pairs count round which the reference ran at its calm speed; a disturbed block is followed
+  by a move to another CPU.
 
 Turns of other processes on the same CPU do not count where samples are timed in the thread's own time (`thread_timer`).
-Memory lands elsewhere in every set-up: each block starts from a fresh one, and the interval is bootstrapped over blocks.
+Memory may land elsewhere in every set-up, so each block starts from a fresh one and the interval is bootstrapped over
+blocks. (Here this made no difference: ratios of one network varied by 0.2 % and 1.2 % with one set-up a measurement, by
+0.4 % and 1.3 % with fresh ones. It costs milliseconds and guards against machines where it does.) The interval covers
+what varied during the measurement; the standard deviation between processes was seen to be up to twice its half width.
 """
 
 from __future__ import annotations
@@ -30,9 +34,9 @@ Clock = Callable[[], float]
 WARM_UP = 2
 """Runs at least before a sample counts: the first allocates, and caches fill."""
 MIN_BLOCKS = 3
-"""Fewer blocks give no interval, so a budget that is too short for them is exceeded."""
+"""Fewer calm blocks give no interval. A budget too short for as many blocks, calm or not, is exceeded."""
 CALM = 1.06
-"""Up to this factor above the calm level the reference is calm. The states seen lie 15 to 40 % apart, calm samples 3 %."""
+"""Up to this factor above the calm level the reference is calm: states seen lie 15 to 40 % apart, calm samples 3 %."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Effort:
     """Seconds, set-up and warm-up included."""
     pairs: int = 150
     sample: float = 3e-4
-    """One sample repeats the inference until it lasts this many seconds or more: timers and interrupts get small beside it."""
+    """Seconds that a sample lasts at least, by repeating the inference: timers and interrupts get small beside it."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Comparison:
     calm: np.ndarray
     """Which pairs count, bool of the same shape."""
     found_calm: bool
-    """False where the machine never was as calm as the known level of the reference; the least disturbed pairs count then."""
+    """False where fewer than `MIN_BLOCKS` blocks were as calm as the known level: these figures are of disturbance."""
     ratio: float
     """Candidate ÷ reference: less than 1 is faster."""
     low: float
@@ -83,10 +87,10 @@ def compare(
 ) -> Comparison:
     """Times candidate and reference in interleaved pairs, each pair in random order.
 
-    `prepare` makes a fresh (candidate, reference) and is called once a block; a block has as many pairs as take about as long
-    as preparing it did, so that blocks stay many. Both are warmed up with what is then timed. `level` is the reference's calm
-    latency in seconds where it is known; `move` is called after a block that was mostly disturbed, to try another CPU.
-    `clock` watches the budget, `timer` (by default the same) times the samples.
+    `prepare` makes a fresh (candidate, reference) and is called once a block; a block has as many pairs as take about
+    as long as preparing it did, so that blocks stay many. Both are warmed up with what is then timed. `level` is the
+    reference's calm latency in seconds where it is known; `move` is called after a block that was mostly disturbed, to
+    try another CPU. `clock` watches the budget, `timer` (by default the same) times the samples.
     """
     effort = effort or Effort()
     timer = timer or clock
@@ -111,9 +115,10 @@ def compare(
                 row[side] = _sample(runs[side], repetitions[side], timer)
         blocks.append(block)
         samples = np.stack(blocks)
-        calm, found = calm_pairs(samples[..., 1], level)
-        if not found or np.mean(calm[-1]) < 0.5:
+        calm, any_calm = calm_pairs(samples[..., 1], level)
+        if not any_calm or np.mean(calm[-1]) < 0.5:
             move()
+        found = any_calm and bool(np.count_nonzero(calm.any(axis=1)) >= MIN_BLOCKS)
         spent = clock() - start
         over = spent * (1 + 1 / len(blocks)) > effort.budget
         enough = found and calm.sum() >= effort.pairs and len(blocks) >= next_look
@@ -126,7 +131,7 @@ def compare(
 
 
 def thread_timer() -> Clock:
-    """Seconds of CPU time of the calling thread where the system counts them finely, the wall clock elsewhere (Windows).
+    """CPU seconds of the calling thread where the system counts them finely, the wall clock elsewhere (Windows).
 
     For work that runs in the calling thread and never waits, both are the same on an idle machine.
     """
@@ -135,12 +140,12 @@ def thread_timer() -> Clock:
 
 
 def calm_pairs(reference: np.ndarray, level: float | None = None) -> tuple[np.ndarray, bool]:
-    """Which samples of the reference, shape (blocks, pairs) in the order they were taken, were taken in calm, and whether
-    there was any calm to find.
+    """Which samples of the reference were taken in calm, and whether there was any calm to find.
 
-    A sample is judged by the median of the two before and the two after it, never by itself, let alone by the candidate's: where
-    the machine is merely noisy, choosing samples for being small would bias the ratio. The calm level is the 5th percentile
-    of these medians, or `level` where that is lower.
+    `reference` is of shape (blocks, pairs), in the order of time. A sample is judged by the median of the two before
+    and the two after it, never by itself, let alone by the candidate's: where the machine is merely noisy, choosing
+    samples for being small would bias the ratio. The calm level is the 5th percentile of these medians, or `level`
+    where that is lower.
     """
     around = np.pad(reference.ravel(), 2, mode="edge")
     local = np.median([around[:-4], around[1:-3], around[3:-1], around[4:]], axis=0).reshape(reference.shape)

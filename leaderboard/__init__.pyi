@@ -1,28 +1,12 @@
 from .commands import DEFAULT_STORAGE as DEFAULT_STORAGE
-from .entry import (
-    Accuracy as Accuracy,
-)
-from .entry import (
-    Entry as Entry,
-)
-from .entry import (
-    Environment as Environment,
-)
-from .entry import (
-    Figure as Figure,
-)
-from .entry import (
-    Scores as Scores,
-)
-from .entry import (
-    Speedup as Speedup,
-)
-from .entry import (
-    TargetCost as TargetCost,
-)
-from .entry import (
-    Training as Training,
-)
+from .entry import Accuracy as Accuracy
+from .entry import Entry as Entry
+from .entry import Environment as Environment
+from .entry import Figure as Figure
+from .entry import Scores as Scores
+from .entry import Speedup as Speedup
+from .entry import TargetCost as TargetCost
+from .entry import Training as Training
 from .errors import LeaderboardError as LeaderboardError
 from .exchange import read_entries as read_entries
 from .exchange import write_entries as write_entries

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -363,7 +364,7 @@ def _no_constant(name: str) -> None:
 def _line(error: ValidationError) -> str:
     """The first complaint of pydantic, as one line in our words."""
     first = error.errors(include_url=False, include_context=False)[0]
-    path = ".".join(part if isinstance(part, str) and part.isidentifier() else quoted(part) for part in first["loc"])
+    path = ".".join(str(part) if re.fullmatch(r"\w{1,40}", str(part)) else quoted(part) for part in first["loc"])
     where = f"entry: {path}" if path else "entry"
     if first["type"] == "extra_forbidden":
         return f"{where} is not a field of schema {SCHEMA_VERSION}; remove it"

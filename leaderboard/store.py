@@ -125,9 +125,16 @@ class Store:
             return run(connection, query)
 
     def pareto(self, workload: str, key: str) -> tuple[Row, ...]:
-        """The front of one workload on one target key, fastest first; entries without a speed-up take no part."""
-        tracks = self.query(Query(workload=workload, target=key, pareto=True)).tracks
-        return next((track.rows for track in tracks if track.key == key), ())
+        """The front of one workload on one target key, fastest first; entries without a speed-up take no part.
+
+        Empty where there is no entry yet (`query` refuses a workload or target that the storage does not know).
+        """
+        c = tables.tracks.c
+        with self._transaction() as connection:
+            if connection.execute(sa.select(c.id).where(c.workload == workload, c.key == key)).first() is None:
+                return ()
+            (track,) = run(connection, Query(workload=workload, target=key, pareto=True)).tracks
+            return track.rows
 
     def reference(self, workload: str, key: str) -> Reference | None:
         """The frozen reference of a workload on a target key, None where there is none yet."""

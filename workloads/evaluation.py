@@ -25,7 +25,7 @@ def evaluate(predict: Predict, split: Split, workload: Workload, batch_size: int
     labels or in the predictions, from one confusion matrix over all pixels that are not void. `batch_size` is an upper
     bound: large pictures go in smaller batches.
     """
-    channels, height, width = workload.input_shape
+    _, height, width = workload.input_shape
     batch_size = max(1, min(batch_size, _PIXELS_AT_ONCE // (height * width)))
     if isinstance(predict, nn.Module):
         device = device_of(predict)

@@ -44,8 +44,8 @@ def train(
     The learning rate (default: the recipe's) warms up and falls to zero as a cosine over `total_epochs`, by default the
     epochs done so far and `epochs`. A run in pieces, each given the last one's `state` and the same `seed`,
     `total_epochs` and `learning_rate`, equals the run in one bit for bit on one machine. An epoch leaves out the last
-    incomplete batch. The caller's random generators are left alone; they are torch's global ones, so of the threads of a
-    process one may train at a time.
+    incomplete batch. The caller's random generators are left alone; as torch's global one is borrowed, only
+    one thread of a process may train at a time.
 
     `loss(outputs, targets, images)` replaces the recipe's cross-entropy: outputs float32 (N, classes[, H, W]), targets
     (N[, H, W]) with `VOID` for pixels that do not count, images the normalised batch. It runs within autocast.

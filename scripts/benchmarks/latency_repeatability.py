@@ -2,9 +2,9 @@
 
     python scripts/benchmarks/latency_repeatability.py --out docs/results/latency_repeatability
 
-For every network, its int8 version is measured beside the dense fp32 one by `cpu-onnxruntime` in fresh processes, first with
-the machine as it is, then with a process that keeps the other core busy. Printed is the coefficient of variation (standard
-deviation ÷ mean) over processes: of the normalised latency, and of the plain median of the very same samples.
+For every network, its int8 version is measured beside the dense fp32 one by `cpu-onnxruntime` in fresh processes, first
+with the machine as it is, then with a process that keeps the other core busy. Printed is the coefficient of variation
+(standard deviation ÷ mean) over processes: of the normalised latency, and of the plain median of the very same samples.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ def main() -> None:
         arguments.out.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
         command = "python scripts/benchmarks/latency_repeatability.py"
         arguments.out.with_suffix(".md").write_text(
-            f"# Repeatability of the latency between processes\n\nMade by `{command}`; every process's figures stand in "
-            f"`{arguments.out.name}.json`.\n\n{table}\n"
+            f"# Repeatability of the latency between processes\n\nMade by `{command}`; the figures of every process "
+            f"stand in `{arguments.out.name}.json`.\n\n{table}\n"
         )
 
 
 def run(networks: tuple[str, ...], processes: int) -> dict[str, Any]:
     """Measures everything: {"target", "rows": [{network, load, processes: [what each process printed]}]}."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for network in networks:
             frozen = Path(folder) / (network.replace("/", "-") + ".json")
@@ -90,7 +90,7 @@ def hog() -> Iterator[None]:
 
 
 def measure(network: str, reference: Path) -> None:
-    """Prints the int8 network's figures beside the dense one as JSON; freezes the dense one's latency where `reference` is absent."""
+    """Prints the int8 network's figures as JSON; freezes the dense network's latency where `reference` is absent."""
     import torch
 
     from cost_models import Deployable, Reference, target
@@ -139,8 +139,8 @@ def markdown(results: dict[str, Any]) -> str:
     lines = [
         f"Target `{results['target']}`.",
         "",
-        "| network | load | processes | normalised latency, CV | plain median, CV | throughput, CV | mean half interval "
-        "| marked unstable | pressure | s a cost | s a process |",
+        "| network | load | processes | normalised latency, CV | plain median, CV | throughput, CV "
+        "| mean half interval | marked unstable | pressure | s a cost | s a process |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in results["rows"]:
@@ -151,7 +151,8 @@ def markdown(results: dict[str, Any]) -> str:
             f"| {row['network']} int8 | {row['load']} | {len(seen)} | **{variation(seen, 'latency'):.1%}** "
             f"| {variation(seen, 'plain_median'):.1%} | {variation(seen, 'throughput'):.1%} | {half:.1%} "
             f"| {sum(p['unstable'] for p in seen)} | {np.mean(pressure) if pressure else float('nan'):.0%} "
-            f"| {np.mean([p['cost_seconds'] for p in seen]):.1f} | {np.mean([p['process_seconds'] for p in seen]):.1f} |"
+            f"| {np.mean([p['cost_seconds'] for p in seen]):.1f} "
+            f"| {np.mean([p['process_seconds'] for p in seen]):.1f} |"
         )
     return "\n".join(lines)
 

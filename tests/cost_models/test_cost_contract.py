@@ -5,7 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-from cost_models import ContractViolation, CostModel, Counts, CpuOnnxRuntime, Figure, Reference, check_cost_model, target, target_names
+from cost_models import (
+    ContractViolation,
+    CostModel,
+    Counts,
+    CpuOnnxRuntime,
+    Figure,
+    Reference,
+    check_cost_model,
+    target,
+    target_names,
+)
 from cost_models.timing import Effort
 from workloads import FP32, Format
 
@@ -40,7 +50,9 @@ class Toy(CostModel):
                 "energy": Figure(None, self.kind, reason="nobody knows"),
                 "memory": Figure(1000.0, self.kind),
             },
-            speedup=Figure(reference.latency / latency, self.kind) if latency else Figure(None, self.kind, reason="empty"),
+            speedup=Figure(reference.latency / latency, self.kind)
+            if latency
+            else Figure(None, self.kind, reason="empty"),
         )
 
 

@@ -70,9 +70,7 @@ def test_what_ran_is_read_off_the_optimised_graph(model, network, deploy):
 def test_one_layer_in_another_format(model, network, deploy):
     deployable = deploy(network("residual"))
     int4 = LayerFormats(Format("int", 4), Format("int", 8))
-    mixed = replace(
-        deployable, network=trace(deployable.module, deployable.example, {"conv1": int4, "conv2": int4})
-    )
+    mixed = replace(deployable, network=trace(deployable.module, deployable.example, {"conv1": int4, "conv2": int4}))
     cost = model.cost(mixed, Reference(deployable, 1.0))
     ran = {layer: str(weight) for layer, (weight, _) in cost.executed.items()}
     assert ran == {"stem": "fp32", "conv1": "int8", "conv2": "int8", "head": "fp32"}

@@ -42,7 +42,9 @@ def test_drift_cancels_in_the_ratio_and_not_in_the_plain_median():
     ratios, plain = [], []
     for drift in (0.0, 0.5, 2.0):
         machine = Machine(drift=drift)
-        result = compare(machine.pair(0.002, 0.004), Effort(budget=2.0, pairs=10_000), clock=machine, rng=np.random.default_rng(0))
+        result = compare(
+            machine.pair(0.002, 0.004), Effort(budget=2.0, pairs=10_000), clock=machine, rng=np.random.default_rng(0)
+        )
         ratios.append(result.ratio)
         plain.append(np.median(result.candidate))
     assert ratios == pytest.approx([0.5] * 3, rel=0.01)
@@ -182,3 +184,14 @@ def test_swapping_the_sides_inverts_the_ratio():
     ratio, low, high = median_ratio(a, b)
     inverse, inverse_low, inverse_high = median_ratio(b, a)
     assert (ratio, low, high) == pytest.approx((1 / inverse, 1 / inverse_high, 1 / inverse_low), rel=0.01)
+
+
+def test_calm_that_lasts_for_one_block_only_is_not_enough():
+    machine = TwoStates(0.0)
+
+    def prepare():
+        machine.disturbed = float(machine.now > 0.02)
+        return machine.prepare()
+
+    result = compare(prepare, Effort(budget=1.0), 0.001, clock=machine, rng=np.random.default_rng(0))
+    assert result.calm.any() and not result.found_calm

@@ -69,6 +69,8 @@ def test_filters_sort_and_limit(board: Store) -> None:
     assert trials(board, Query(sort="speedup")) == [0, 2, 1, 3, 4]
     assert trials(board, Query(sort="-accuracy", limit=2)) == [4, 0]
     assert trials(board, Query(pareto=True)) == [3, 1, 0]
+    assert [row.trial for row in board.pareto("digits/cnn", KEY)] == [3, 1, 0]
+    assert board.pareto("digits/cnn", "cpu-onnxruntime") == board.pareto("other", KEY) == ()
     assert trials(board, Query(max_drop=1.0)) == [1, 0, 4]  # exactly one point is at most one point
     assert trials(board, Query(max_latency=parse_latency("500us"))) == [3, 1]
     assert trials(board, Query(strategy="dense")) == [0]

@@ -174,7 +174,7 @@ def test_a_void_pixel_teaches_nothing(segmentation: Workload) -> None:
 
 
 def test_a_loss_that_is_not_finite_is_told(classification: Workload) -> None:
-    with pytest.raises(TrainingDiverged, match="nan in epoch 0.00"):
+    with pytest.raises(TrainingDiverged, match=r"nan in epoch 0.00"):
         train(
             fresh(classification),
             classification,

@@ -112,9 +112,8 @@ def read_cifar(root: Path, layouts: tuple[Layout, ...]) -> Splits:
     """The data set from the first layout that is there: in its official folder below `root`, or in `root` itself."""
     for layout in layouts:
         for folder in (root / layout.folder, root):
-            if (folder / layout.train[0]).is_file() or folder.name == layout.folder:
-                if folder.is_dir():
-                    return _read_folder(folder, layout)
+            if (folder / layout.train[0]).is_file() or (folder.name == layout.folder and folder.is_dir()):
+                return _read_folder(folder, layout)
     raise InputError(_missing(root / layouts[0].folder, layouts[0]))
 
 
@@ -185,8 +184,8 @@ class _ArrayUnpickler(pickle.Unpickler):
     """Rebuilds numpy arrays and plain Python values, and refuses every other name that a pickle may ask for."""
 
     allowed: Mapping[tuple[str, str], Callable[..., Any]] = {
-        ("numpy.core.multiarray", "_reconstruct"): multiarray._reconstruct,  # type: ignore[attr-defined]
-        ("numpy._core.multiarray", "_reconstruct"): multiarray._reconstruct,  # type: ignore[attr-defined]
+        ("numpy.core.multiarray", "_reconstruct"): multiarray._reconstruct,
+        ("numpy._core.multiarray", "_reconstruct"): multiarray._reconstruct,
         ("numpy", "ndarray"): np.ndarray,
         ("numpy", "dtype"): np.dtype,
         ("_codecs", "encode"): codecs.encode,

@@ -13,7 +13,7 @@ from .splits import ArraySplit, stratified
 
 def load_digits(data_dir: Path | None = None) -> Splits:
     """Training 60 %, validation 20 %, test 20 %: uint8 (N, 1, 8, 8) in 0…16. Nothing is read from `data_dir`."""
-    import sklearn.datasets  # type: ignore[import-untyped]  # here, because it takes a second
+    import sklearn.datasets  # here, because it takes a second
 
     pictures, labels = sklearn.datasets.load_digits(return_X_y=True)
     images = torch.from_numpy(pictures.astype(np.uint8).reshape(-1, 1, 8, 8))

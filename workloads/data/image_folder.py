@@ -36,7 +36,9 @@ class FolderSplit:
 def class_names(data_dir: Path | None) -> list[str]:
     """The classes: folders below the data folder, or below its `images`, that hold images; in alphabetical order."""
     root = _images_root(data_dir)
-    names = sorted(folder.name for folder in root.iterdir() if folder.is_dir() and _images(folder))
+    names = sorted(
+        folder.name for folder in root.iterdir() if folder.is_dir() and any(map(_is_image, folder.iterdir()))
+    )
     if len(names) < 2:
         raise InputError(
             f"folder of images: {root} holds {len(names)} folders with images; it needs one per class, at least 2"
@@ -68,7 +70,11 @@ def _images_root(data_dir: Path | None) -> Path:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
+    return sorted(filter(_is_image, folder.iterdir()))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in _SUFFIXES and path.is_file()
 
 
 def _decode(path: Path) -> np.ndarray:

@@ -1,0 +1,79 @@
+"""A cost model without a device and an evaluator without training: search logic is tested in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from leaderboard import Entry
+from search import Evaluator, Job, Subject
+from workloads import Dense
+
+FACTS: dict = {
+    "plan_digest": "0" * 64,
+    "environment": {
+        "python": "3.11",
+        "torch": "2.13",
+        "onnxruntime": None,
+        "shrinkboard": "0",
+        "platform": "Linux",
+        "cpu": "none",
+    },
+    "training": {"epochs": 1.0, "seconds": 0.0, "images": 1, "dense_epochs": 1.0, "dense_seconds": 0.0},
+}
+
+
+class FakeEvaluator(Evaluator):
+    """Accuracy and cost are functions of the plan; counts its calls and can be told to fail or be interrupted."""
+
+    def __init__(self, dense: Dense, seed: int = 0) -> None:
+        super().__init__(Subject("digits/cnn", seed=seed), ["counts"])
+        self._dense = replace(dense, seed=seed)
+        self.jobs: list[Job] = []
+        self.fail: Mapping[int, Exception | type[BaseException]] = {}
+        """Call number → what is raised then."""
+
+    def run(self, job: Job) -> Entry:
+        self.jobs.append(job)
+        problem = self.fail.get(len(self.jobs))
+        if problem is not None:
+            raise problem
+        plan = dict(job.plan)
+        ratios = list(plan["channels"].values()) or [1.0]
+        size = sum(ratios) / len(ratios)
+        return Entry.create(
+            workload="digits/cnn",
+            strategy=job.strategy,
+            study=job.study,
+            trial=job.trial,
+            role=job.role,
+            seed=self.subject.seed,
+            plan=plan,
+            knobs=dict(job.knobs),
+            epochs=float(job.epochs),
+            accuracy={"validation": {"top1": min(1.0, 0.5 + size / 2)}, "dense_validation": 1.0},
+            parameters=round(1000 * size),
+            macs=round(1000 * size),
+            bytes=round(4000 * size),
+            dense_parameters=1000,
+            dense_macs=1000,
+            costs=[
+                {
+                    "target": "counts",
+                    "key": "counts",
+                    "kind": "modelled",
+                    "figures": {
+                        name: {"value": 1000 * size * unit, "unit": "1"}
+                        for name, unit in {"parameters": 1, "macs": 1, "memory": 4, "bit_operations": 1024}.items()
+                    },
+                }
+            ],
+            dense_digest="0",
+            **(FACTS | {"plan_digest": _digest(job)}),
+        )
+
+
+def _digest(job: Job) -> str:
+    from strategies import Plan
+
+    return Plan.from_json(job.plan).digest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,10 +68,11 @@ class Space:
         return knobs
 
     def ladder(self, rungs: int) -> list[dict[str, int]]:
-        """At most `rungs` parameter sets that walk `ladder_knob` from its largest network to its smallest.
+        """At most `rungs` parameter sets: the defaults, then `ladder_knob` from its smallest network upwards, evenly.
 
-        The other knobs stay at their defaults and all deviations at 0, so that the whole range of compression is seen
-        before a sampler takes over.
+        The other knobs stay at their defaults and all deviations at 0, so that the method's own setting and the whole
+        range of compression are seen before a sampler takes over. The largest level is left out: it is near the dense
+        control.
         """
         common = {knob.name: knob for knob in self._common()}
         if not common or rungs < 1:
@@ -79,17 +80,13 @@ class Space:
         start = {name: 0 for name in self.ranges()} | {knob.name: knob.default for knob in common.values()}
         if self.ladder_knob not in common:
             return [start]
-        return [start | {self.ladder_knob: index} for index in _spread(len(common[self.ladder_knob].levels), rungs)]
+        top = len(common[self.ladder_knob].levels) - 1
+        walk = [round(k * top / (rungs - 1)) for k in range(rungs - 1)]
+        levels = dict.fromkeys([start[self.ladder_knob], *walk])
+        return [start | {self.ladder_knob: level} for level in levels]
 
     def _common(self) -> list[Choice | Family]:
         """Knobs of the whole network that can be turned."""
         free = [family for family in self.families if family.base is None]
         knobs: list[Choice | Family] = [*self.choices, *free]
         return [knob for knob in knobs if len(knob.levels) > 1]
-
-
-def _spread(levels: int, rungs: int) -> Sequence[int]:
-    """Up to `rungs` distinct indices below `levels`, evenly spread, both ends included, largest first."""
-    if rungs == 1:
-        return [(levels - 1) // 2]
-    return sorted({round(i * (levels - 1) / (rungs - 1)) for i in range(rungs)}, reverse=True)

@@ -141,7 +141,9 @@ def test_damaged_and_missing_data_are_refused_in_one_line(tmp_path: Path) -> Non
     assert "batch" in damaged
 
 
-@pytest.mark.parametrize("storage", ["nowhere/board.db", ".", "mysql://u:secret@h/d", "notes.txt", "postgresql://u:secret@127.0.0.1:1/d"])
+@pytest.mark.parametrize(
+    "storage", ["nowhere/board.db", ".", "mysql://u:secret@h/d", "notes.txt", "postgresql://u:secret@127.0.0.1:1/d"]
+)
 def test_a_storage_that_cannot_be_opened_is_refused_in_one_line(tmp_path: Path, storage: str) -> None:
     (tmp_path / "notes.txt").write_text("no database, but long enough to be mistaken for one by its size alone\n" * 40)
     line = bad(tmp_path, *SEARCH, "--storage", storage)

@@ -59,12 +59,12 @@ def test_no_plan_is_evaluated_twice(store: Store, digits: Dense) -> None:
     assert len(set(digests)) == len(digests)
 
 
-def test_the_ladder_reaches_both_ends(store: Store, digits: Dense) -> None:
+def test_the_ladder_comes_before_the_sampler(store: Store, digits: Dense) -> None:
     evaluator = FakeEvaluator(digits)
     run(store, evaluator, trials=6, campaign=campaign(("l1",)))
-    ladder = [dict(job.plan)["channels"] for job in evaluator.jobs[2:5]]
-    assert set(ladder[0].values()) == {1.0}
-    assert max(ladder[-1].values()) < 0.15
+    default, smallest, middle = (dict(job.plan)["channels"] for job in evaluator.jobs[2:5])
+    assert set(default.values()) == {0.5}
+    assert max(smallest.values()) < 0.15 < min(middle.values())
     assert all(len(job.knobs) == 5 for job in evaluator.jobs[2:])
 
 
@@ -135,7 +135,10 @@ def test_a_strategy_that_fails_again_and_again_is_given_up_and_the_others_go_on(
 
     summary = run(store, Half(digits))
     assert summary.given_up == {"l1": "RuntimeError: no"}
-    assert Counter(e.strategy for e in store.entries(study="s") if e.role == "candidate") == {"pca_l1": 6, "global_l1": 6}
+    assert Counter(e.strategy for e in store.entries(study="s") if e.role == "candidate") == {
+        "pca_l1": 6,
+        "global_l1": 6,
+    }
 
 
 def test_a_space_that_is_used_up_ends_cleanly(store: Store, digits: Dense) -> None:

@@ -60,7 +60,9 @@ def test_a_job_that_kills_its_workers_is_given_up_with_the_reason(pool: LocalPro
     assert len(killed) == 2
 
 
-def test_an_error_comes_back_with_its_traceback_and_bad_input_is_told_apart(pool: LocalProcesses, digits: Dense) -> None:
+def test_an_error_comes_back_with_its_traceback_and_bad_input_is_told_apart(
+    pool: LocalProcesses, digits: Dense
+) -> None:
     pool.submit(job(0, 0.5, digits, name="nonsense"))
     _, outcome = pool.next()
     assert isinstance(outcome, Failure)

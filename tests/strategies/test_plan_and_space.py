@@ -109,7 +109,14 @@ def spaces(draw: st.DrawFn) -> Space:
         for i, n in enumerate(draw(st.lists(st.integers(1, 6), max_size=3)))
     )
     families = tuple(
-        Family(f"f{i}", tuple(range(n)), ("a", "b"), draw(st.integers(0, n - 1)), 2, draw(st.none() | st.integers(0, n - 1)))
+        Family(
+            f"f{i}",
+            tuple(range(n)),
+            ("a", "b"),
+            draw(st.integers(0, n - 1)),
+            2,
+            draw(st.none() | st.integers(0, n - 1)),
+        )
         for i, n in enumerate(draw(st.lists(st.integers(1, 6), max_size=3)))
     )
     return Space(choices, families, draw(st.sampled_from(["", "c0", "f0"])))
@@ -128,18 +135,22 @@ def test_every_parameter_set_decodes_to_levels(space: Space, data: st.DataObject
 
 
 @given(spaces(), st.integers(0, 8))
-def test_a_ladder_walks_from_the_largest_to_the_smallest(space: Space, rungs: int) -> None:
+def test_a_ladder_starts_at_the_defaults_and_walks_up_from_the_smallest(space: Space, rungs: int) -> None:
     ladder = space.ladder(rungs)
     ranges = space.ranges()
-    assert len(ladder) <= max(rungs, 0)
+    assert len(ladder) <= rungs
     for params in ladder:
         assert params.keys() == ranges.keys()
         assert all(low <= params[name] <= high for name, (low, high) in ranges.items())
-    walked = [params[space.ladder_knob] for params in ladder if space.ladder_knob in params]
-    assert walked == sorted(set(walked), reverse=True)
-    if rungs >= 2 and walked:
-        low, high = ranges[space.ladder_knob]
-        assert (walked[0], walked[-1]) == (high, low)
+    if ladder:
+        assert all(ladder[0][choice.name] == choice.default for choice in space.choices if choice.name in ranges)
+    walked = [params[space.ladder_knob] for params in ladder[1:] if space.ladder_knob in params]
+    assert walked == sorted(set(walked))
+    assert all(
+        params.items() - ladder[0].items() <= {(space.ladder_knob, params[space.ladder_knob])} for params in ladder[1:]
+    )
+    if walked and ladder[0][space.ladder_knob] != 0:
+        assert walked[0] == 0
 
 
 def test_one_common_knob_moves_all_members_and_a_step_moves_one() -> None:

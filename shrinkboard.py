@@ -1,6 +1,7 @@
 """The front door: `import shrinkboard as sb` in Python, and the command `shrinkboard`.
 
-Shrinks neural networks, measures what each shrunken network costs, and ranks the ways on an accuracy–speed Pareto board.
+Shrinks neural networks, measures what each shrunken network costs, and ranks the ways on an accuracy–speed Pareto
+board.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class ShadowedRoom(ImportError):
 
 
 def _refuse_shadowed_rooms() -> None:
-    """Python looks beside the user's script first: a folder named like a room of ours would be imported in its place."""
+    """Python looks beside the user's script first: a folder named like a room of ours would be imported instead."""
     home = Path(__file__).resolve().parent
     for room in _PUBLIC:
         spec = importlib.util.find_spec(room)

@@ -1,8 +1,8 @@
 """The bridge to Optuna: one study per strategy, asked and told here and nowhere else.
 
-A study lives in memory while it runs and is written through to the storage whenever a trial ends, so that nothing that was
-interrupted stays behind as running, and a suggestion costs no database round trips. The board is the truth: a trial counts
-when its entry is on the board; on start, entries that the stored study lacks are added to it.
+A study lives in memory while it runs and is written through to the storage whenever a trial ends, so that nothing that
+was interrupted stays behind as running, and a suggestion costs no database round trips. The board is the truth: a trial
+counts when its entry is on the board; on start, entries that the stored study lacks are added to it.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Proposer:
         self._next_number = max(self._next_number, proposal.number + 1)
 
     def _propose(self) -> Proposal | None:
-        """One suggestion of the sampler, or None where it is a duplicate; the sampler is told what is known of that one."""
+        """One suggestion of the sampler; None where it is a duplicate, of which the sampler is told what is known."""
         trial = self._study.ask(self._distributions)
         params = {name: int(value) for name, value in trial.params.items()}
         plan = self._plan(params)
@@ -161,8 +161,8 @@ class Proposer:
         for entry in known:
             if entry.knobs.keys() != self._distributions.keys():
                 raise InputError(
-                    f"study of strategy {self.strategy.name!r}: trial {entry.trial} was searched with other knobs than this "
-                    "version of the strategy has; choose another --study"
+                    f"study of strategy {self.strategy.name!r}: trial {entry.trial} was searched with other knobs than "
+                    "this version of the strategy has; choose another --study"
                 )
             values = objectives(entry, self.targets)
             self._study.add_trial(self._frozen(entry, values))

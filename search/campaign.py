@@ -1,4 +1,4 @@
-"""A campaign: the same budget for every strategy on one workload, controls first, until all trials or the time are spent."""
+"""A campaign: the same budget for every strategy on one workload, controls first, until trials or time are spent."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def run_campaign(
     """Runs `trials` full evaluations of every strategy, those on the board included, strategies taking turns.
 
     `time_budget` is in seconds from this call: no job starts that would, by the median of those before, end after it.
-    Ctrl-C ends it like a spent budget; what was finished is on the board. Raises `InputError` where the study exists and
-    `resume` is false, or where it was searched under other settings.
+    Ctrl-C ends it like a spent budget; what was finished is on the board. Raises `InputError` where the study exists
+    and `resume` is false, or where it was searched under other settings.
     """
     started = time.monotonic()
     entries = [entry for entry in store.entries(study=campaign.name)]
@@ -265,7 +265,8 @@ def _check_resume(campaign: Campaign, store: Store, entries: Sequence[Entry], re
         return
     if not resume:
         raise InputError(
-            f"study {campaign.name!r} exists in {store.name} with {len(entries)} entries; add --resume, or choose another --study"
+            f"study {campaign.name!r} exists in {store.name} with {len(entries)} entries; "
+            "add --resume, or choose another --study"
         )
     first = entries[0]
     candidates = [entry for entry in entries if entry.role == "candidate"]
@@ -284,8 +285,8 @@ def _check_resume(campaign: Campaign, store: Store, entries: Sequence[Entry], re
     for option, value in before.items():
         if value != now[option]:
             raise InputError(
-                f"study {campaign.name!r} was searched with {option} {value}, not {now[option]}; resume it so, or choose another "
-                "--study"
+                f"study {campaign.name!r} was searched with {option} {value}, not {now[option]}; "
+                "resume it so, or choose another --study"
             )
 
 

@@ -1,4 +1,7 @@
-"""The commands `search`, `strategies` and `workloads`. Heavy imports stand inside the functions, so that `--help` answers at once."""
+"""The commands `search`, `strategies` and `workloads`.
+
+Heavy imports stand inside the functions, so that `--help` answers at once.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,7 @@ def search(
         bool, typer.Option("--dry-run", help="Say what would be done and how long it would take.")
     ] = False,
 ) -> None:
-    """Searches how to shrink a network: every strategy gets the same number of trials, each measured and put on the board.
+    """Searches how to shrink a network: every strategy gets the same number of trials, each measured and ranked.
 
     Example: shrinkboard search --workload digits/cnn --strategy pca_l1,sentei+int --target cpu-onnxruntime --trials 10
     """
@@ -180,7 +183,7 @@ def parse_duration(text: str) -> float:
 
 
 def _strategies(text: str) -> tuple[str, ...]:
-    """Names of strategies that exist; `all` is every one of ours that a search can vary, each in fp32 and in integers."""
+    """Names of strategies that exist; `all` is every one that a search can vary, each in fp32 and in integers."""
     from strategies import strategy as by_name
     from strategies import strategy_names
 

@@ -42,8 +42,8 @@ Outcome = Entry | Failure
 class Executor(abc.ABC):
     """Runs jobs and gives back outcomes in the order in which they end.
 
-    Obligations: every job that `submit` took comes back from `next` exactly once, as an entry or as a failure, also where
-    its worker dies; `close` leaves no process behind and may be called at any time. Used by one thread.
+    Obligations: every job that `submit` took comes back from `next` exactly once, as an entry or as a failure, also
+    where its worker dies; `close` leaves no process behind and may be called at any time. Used by one thread.
     """
 
     workers: int

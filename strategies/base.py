@@ -49,10 +49,12 @@ class Strategy(abc.ABC):
 
     Obligations of an implementation:
 
-    - `plan` is deterministic in the dense network and the knobs, and returns a resolved plan: equal networks, equal digests.
-    - `compress` trains nothing, never changes `dense` in place, and returns a module that is physically smaller where the
-      plan removes channels; batch-norm statistics are re-estimated there where channels or weights were removed.
-    - `tune` is resumable: `a` epochs and then `b` more with the returned state equal `a + b` at once. It keeps the masks.
+    - `plan` is deterministic in the dense network and the knobs, and returns a resolved plan: equal networks, equal
+      digests.
+    - `compress` trains nothing, never changes `dense` in place, and returns a module that is physically smaller where
+      the plan removes channels; batch-norm statistics are re-estimated there where channels or weights were removed.
+    - `tune` is resumable: `a` epochs and then `b` more with the returned state equal `a + b` at once. It keeps the
+      masks.
     - Validation and test data are never touched; randomness comes from the seed of `dense` alone.
     - A network that the method cannot handle raises `InputError` with one clear line.
     - Instances hold no state of a run; they may be used by several processes.
@@ -73,7 +75,7 @@ class Strategy(abc.ABC):
 
     @abc.abstractmethod
     def plan(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
-        """The resolved plan for knob values (`Space.decode`); knobs that are left out take the method's published values."""
+        """The resolved plan for knob values (`Space.decode`); knobs left out take the method's published values."""
 
     @abc.abstractmethod
     def compress(self, dense: Dense, plan: Plan) -> Compressed:

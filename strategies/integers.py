@@ -20,8 +20,8 @@ ALL_WIDTHS = frozenset(range(2, 9))
 class Integers(Unchanged):
     """Symmetric integers a channel for weights, asymmetric a tensor for activations, calibrated on training images.
 
-    Widths are chosen a layer: weights 2–8, activations 4–8 bits; the first layer and those that make the outputs have 8.
-    Alone it quantises the dense network; behind a `+` it is the number format of another strategy's network.
+    Widths are chosen a layer: weights 2–8, activations 4–8 bits; the first layer and those that make the outputs have
+    8. Alone it quantises the dense network; behind a `+` it is the number format of another strategy's network.
     """
 
     name = "int"

@@ -128,8 +128,8 @@ class PcaL1(Strategy):
                 return alpha, widths
             low, high = (alpha, high) if reached > rho else (low, alpha)
         raise InputError(
-            f"no alpha in [.80, .99999] reduces the parameters of {dense.workload.name} by {rho:.3f} ± 0.005; the nearest "
-            f"reduction is {reached:.3f}: ask for another rho"
+            f"no alpha in [.80, .99999] reduces the parameters of {dense.workload.name} by {rho:.3f} ± 0.005; the "
+            f"nearest reduction is {reached:.3f}: ask for another rho"
         )
 
     def _reduction(self, dense: Dense, widths: Mapping[str, int]) -> float:

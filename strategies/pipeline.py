@@ -13,7 +13,7 @@ from .space import Space
 
 
 class Pipeline(Strategy):
-    """Two strategies in a row: the first decides the structure and the tuning, the second the formats that it runs in."""
+    """Two strategies in a row: the first decides the structure and the tuning, the second the formats."""
 
     def __init__(self, pruner: Strategy, formats: Strategy) -> None:
         self.pruner, self.formats = pruner, formats

@@ -61,7 +61,7 @@ class Plan(BaseModel):
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any] | str | bytes) -> Plan:
-        """Reads a plan; raises `InputError` naming the first field that is wrong, what was given and what is allowed."""
+        """Reads a plan; raises `InputError` naming the first wrong field, what was given and what is allowed."""
         try:
             if isinstance(data, str | bytes):
                 data = json.loads(data)

@@ -26,11 +26,11 @@ TEMPERATURE = {"classification": 4.0, "segmentation": 2.0}
 
 
 class Sentei(Strategy):
-    """Filter-wise pruning: every filter of a layer keeps K = roundup((1 − s)·n, 4) of its n weights, the largest by |w|.
+    """Filter-wise pruning: every filter of a layer keeps the K = roundup((1 − s)·n, 4) largest of its n weights.
 
     A dataflow accelerator that skips zeros runs the filters of a block side by side and waits for the longest, so equal
-    filters leave no lane idle. The first convolution and the classifier stay dense, and retraining learns from the dense
-    network: CE + λT²·KL with λ = 1, T = 4 (2 for segmentation) [our reconstruction: the source gives no values].
+    filters leave no lane idle. The first convolution and the classifier stay dense, and retraining learns from the
+    dense network: CE + λT²·KL with λ = 1, T = 4 (2 for segmentation) [our reconstruction: the source gives no values].
     """
 
     name = "sentei"

@@ -23,8 +23,9 @@ class Choice:
 class Family:
     """One knob for all members, and a step of −`reach`…`reach` levels up or down for each of them.
 
-    Independent draws for every member concentrate at average compression and never reach the ends of the front; a common
-    level with small deviations does. With `base`, the common level is fixed there and only the deviations are chosen.
+    Independent draws for every member concentrate at average compression and never reach the ends of the front; a
+    common level with small deviations does. With `base`, the common level is fixed there and only the deviations are
+    chosen.
     """
 
     name: str

@@ -22,10 +22,11 @@ class ContractViolation(AssertionError):
 
 
 def check_strategy(strategy: Strategy, subject: Dense | None = None) -> None:
-    """Runs `strategy` on `subject` (the dense `digits/cnn` unless given) and raises `ContractViolation` at the first breach.
+    """Runs `strategy` on `subject` (the dense `digits/cnn` unless given); raises `ContractViolation` at a breach.
 
     Checked: the space decodes and its plans are resolved, deterministic and survive JSON; compressing is deterministic,
-    leaves the dense network alone, runs, and agrees with the plan; tuning in two parts equals tuning at once; masks hold.
+    leaves the dense network alone, runs, and agrees with the plan; tuning in two parts equals tuning at once; masks
+    hold.
     """
     subject = subject or dense(workload("digits/cnn"), seed=0)
     before = _digest(subject.module)
@@ -77,7 +78,7 @@ def _check_structure(strategy: Strategy, subject: Dense, compressed: Compressed)
         _demand(
             network[name].out_channels == round(ratio * original),
             strategy,
-            f"layer {name!r} has {network[name].out_channels} channels, the plan says {round(ratio * original)} of {original}",
+            f"layer {name!r} has {network[name].out_channels} channels, the plan says {ratio * original:g}",
         )
     for name, layer in compressed.plan.layers.items():
         if layer.sparsity is not None:

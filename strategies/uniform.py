@@ -17,8 +17,8 @@ KEEP = tuple(round(0.05 * step, 2) for step in range(2, 21))
 """Keep ratios a search chooses from: .10, .15, … 1."""
 
 ALIGN = Choice("align", (1, 8, 16), default=0)
-"""Widths are rounded to a multiple of this. Runtimes compute channels in blocks: a width between two blocks can cost more
-than the next larger one."""
+"""Widths are rounded to a multiple of this. Runtimes compute channels in blocks: a width between two blocks can cost
+more than the next larger one."""
 
 
 class Uniform(Strategy):

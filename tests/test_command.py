@@ -222,7 +222,8 @@ def test_a_plug_in_that_breaks_its_contract_is_named_in_one_line(tmp_path: Path)
         "    def _latency(self, deployable): return time.perf_counter()\n"
         "    def _cost(self, candidate, reference):\n"
         "        latency = time.perf_counter()\n"
-        "        return Cost(self.key, {'latency': Figure(latency, 'modelled')}, Figure(reference.latency / latency, 'modelled'))\n"
+        "        speedup = Figure(reference.latency / latency, 'modelled')\n"
+        "        return Cost(self.key, {'latency': Figure(latency, 'modelled')}, speedup)\n"
     )
     about = tmp_path / "site" / "noisy-1.0.dist-info"
     about.mkdir()

@@ -11,7 +11,7 @@ from .network import symbolic_graph
 
 
 def fold_batch_norm(module: nn.Module) -> nn.Module:
-    """A copy in eval mode that computes the same, every batch norm that directly follows a layer folded into its weights.
+    """A copy in eval mode that computes the same, with every batch norm after a layer folded into its weights.
 
     Folded batch norms become identities, so that all module paths stay as they are; a batch norm that no single layer
     feeds (pre-activation networks) stays.

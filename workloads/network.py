@@ -1,4 +1,4 @@
-"""The neutral description of a network: number formats, the layer table, and `trace()`, which makes it from a module."""
+"""The neutral description of a network: number formats, the layer table, and `trace()`, which makes one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _BITS: dict[FormatKind, tuple[int, ...]] = {
 
 @dataclass(frozen=True, order=True)
 class Format:
-    """A number format: `fp32`, `fp16`, `bf16`, `int1`…`int16`, or `mf3`…`mf16` (minifloat, exponent split per channel)."""
+    """A number format: `fp32`, `fp16`, `bf16`, `int1`…`int16`, or `mf3`…`mf16` (minifloat, split per channel)."""
 
     kind: FormatKind
     bits: int
@@ -148,10 +148,10 @@ def trace(
 ) -> Network:
     """The layer table of `module`, read from its torch.fx graph.
 
-    `example` is one input, shape (1, C, H, W). `formats` gives layers their number formats, `nonzeros` the stored weights
-    of every filter, shape (out_channels,), where some are masked. A module that is called twice has two rows, the second
-    named `NAME#2`. A module with an attribute `layer_kind` is one row of that kind, whatever it does inside. Raises
-    `InputError` where the graph cannot be read.
+    `example` is one input, shape (1, C, H, W). `formats` gives layers their number formats, `nonzeros` the stored
+    weights of every filter, shape (out_channels,), where some are masked. A module that is called twice has two rows,
+    the second named `NAME#2`. A module with an attribute `layer_kind` is one row of that kind, whatever it does inside.
+    Raises `InputError` where the graph cannot be read.
     """
     graph_module = symbolic_graph(module)
     shapes = _Shapes(graph_module)
@@ -160,7 +160,7 @@ def trace(
             shapes.run(example)
         except Exception as error:
             raise InputError(
-                f"network {type(module).__name__} does not run on an input of shape {tuple(example.shape)}: {_line(error)}"
+                f"network {type(module).__name__} does not run on an input of {tuple(example.shape)}: {_line(error)}"
             ) from error
     table = _Table(graph_module, shapes.of, formats or {}, nonzeros or {})
     for node in graph_module.graph.nodes:
@@ -181,7 +181,7 @@ class _Tracer(torch.fx.Tracer):
 
 
 def symbolic_graph(module: nn.Module) -> torch.fx.GraphModule:
-    """The torch.fx graph of `module`, with modules that have a `layer_kind` left whole; `InputError` where there is none."""
+    """The torch.fx graph of `module`, modules that have a `layer_kind` left whole; `InputError` where there is none."""
     try:
         return torch.fx.GraphModule(module, _Tracer().trace(module))
     except Exception as error:

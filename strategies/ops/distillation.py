@@ -14,10 +14,10 @@ from workloads import VOID, Workload
 def distillation_loss(
     teacher: nn.Module, workload: Workload, weight: float, temperature: float
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Loss (outputs, targets, images) = CE + weight·T²·KL(softmax(teacher/T) ‖ softmax(student/T)), void pixels left out.
+    """Loss (outputs, targets, images) = CE + weight·T²·KL(softmax(teacher/T) ‖ softmax(student/T)), void left out.
 
-    Outputs are (N, classes) or (N, classes, H, W); the KL term is the mean over images or valid pixels. `teacher` is used
-    in eval mode and not trained.
+    Outputs are (N, classes) or (N, classes, H, W); the KL term is the mean over images or valid pixels. `teacher` is
+    used in eval mode and not trained.
     """
     smoothing = workload.recipe.label_smoothing
 

@@ -1,9 +1,9 @@
 """Prune groups: which channels of which layers must be cut together, and the cut itself.
 
-This file is the one adapter to torch-pruning (Fang et al., DepGraph, CVPR 2023), whose dependency graph finds the coupling.
-Around it stand the checks that it lacks: frozen parameters (silently not traced), graphs that it shrinks wrongly (channel
-shuffles), grouped convolutions (whose groups must lose equally many channels), and a proof by execution that the shrunk
-network computes what zeroed channels would.
+This file is the one adapter to torch-pruning (Fang et al., DepGraph, CVPR 2023), whose dependency graph finds the
+coupling. Around it stand the checks that it lacks: frozen parameters (silently not traced), graphs that it shrinks
+wrongly (channel shuffles), grouped convolutions (whose groups must lose equally many channels), and a proof by
+execution that the shrunk network computes what zeroed channels would.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Side = Literal["out", "in", "both"]
 
 @dataclass(frozen=True)
 class Slice:
-    """Where the channels of a group lie in one layer: `index[c]` are the layer's own channels (or features) of channel c."""
+    """Where the channels of a group lie in one layer: `index[c]` are the layer's own channels of channel c."""
 
     layer: str
     side: Side
@@ -62,7 +62,7 @@ class ChannelGroup:
         return self.channels // self.ties
 
     def width(self, ratio: float, align: int = 1) -> int:
-        """Channels kept at a keep ratio: the nearest multiple of `align` in whole units, at least one and at most all."""
+        """Channels kept at a keep ratio: the nearest multiple of `align` in whole units, between one and all."""
         step = lcm(self.ties, align)
         return min(max(round(ratio * self.channels / step), 1) * step, self.channels)
 
@@ -121,7 +121,7 @@ def shrink(module: nn.Module, groups: Sequence[ChannelGroup], keep: Mapping[str,
 
 @contextmanager
 def zeroed(module: nn.Module, groups: Sequence[ChannelGroup], keep: Mapping[str, np.ndarray]) -> Iterator[nn.Module]:
-    """Inside, `module` computes what `shrink` would: cut channels are zeroed at the inputs of everything that reads them."""
+    """Inside, `module` computes what `shrink` would: cut channels are zeroed where anything reads them."""
     dead: dict[str, list[int]] = {}
     for group in groups:
         if group.name in keep:
@@ -252,7 +252,7 @@ def _read_group(
 
 
 def output_layers(module: nn.Module, example: Tensor) -> set[str]:
-    """Layers whose channels are outputs of the network, found backwards through rows without weights; `example` as above."""
+    """Layers whose channels are outputs of the network, found backwards through rows without weights."""
     network = trace(module, example)
     read = {name for layer in network.layers for name in layer.inputs}
     pending = [layer.name for layer in network.layers if layer.name not in read]
@@ -268,6 +268,7 @@ def output_layers(module: nn.Module, example: Tensor) -> set[str]:
     return found
 
 
+_ADVICE = "use a strategy that keeps the widths (sentei, int)"
 _SHUFFLES = ("PixelShuffle", "PixelUnshuffle", "ChannelShuffle", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle")
 
 
@@ -284,8 +285,8 @@ def _refuse_shuffles(module: nn.Module) -> None:
             continue
         if operation in _SHUFFLES or operation in ("permute", "transpose", "swapaxes", "movedim"):
             raise InputError(
-                f"network {type(module).__name__} reorders its channels ({operation} at {node.name!r}): channels cannot be "
-                "pruned safely there; use a strategy that keeps the widths (sentei, int)"
+                f"network {type(module).__name__} reorders its channels ({operation} at {node.name!r}), which then cannot be "
+                f"pruned safely; {_ADVICE}"
             )
 
 
@@ -302,8 +303,7 @@ def _verify(module: nn.Module, example: Tensor, groups: Sequence[ChannelGroup]) 
             raise
         except Exception as error:
             raise InputError(
-                f"network {type(module).__name__} does not run once shrunk: {' '.join(str(error).split())}; "
-                "use a strategy that keeps the widths (sentei, int)"
+                f"network {type(module).__name__} does not run once shrunk: {' '.join(str(error).split())}; {_ADVICE}"
             ) from error
         with zeroed(module, groups, keep):
             masked = module(images)
@@ -311,6 +311,6 @@ def _verify(module: nn.Module, example: Tensor, groups: Sequence[ChannelGroup]) 
         small, masked, rtol=1e-3, atol=1e-4 * float(masked.abs().max() + 1)
     ):
         raise InputError(
-            f"network {type(module).__name__} computes something else once shrunk than with the same channels zeroed: its "
-            "graph couples channels in a way that is not understood; use a strategy that keeps the widths (sentei, int)"
+            f"network {type(module).__name__} computes something else once shrunk than with the same channels zeroed: "
+            f"its graph couples channels in a way that is not understood; {_ADVICE}"
         )

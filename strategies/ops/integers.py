@@ -1,4 +1,4 @@
-"""Integer grids: symmetric per channel for weights, asymmetric per tensor for activations, and running a network on them."""
+"""Integer grids: symmetric per channel for weights, asymmetric per tensor for activations; networks on them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def quantise_activation(values: Tensor, low: float, high: float, bits: int) -> T
 
 
 def on_grid(folded: nn.Module, formats: Formats) -> nn.Module:
-    """A copy of a network (batch norm folded) whose integer-format weights lie on their grid; other weights untouched."""
+    """A copy of a network (batch norm folded) whose integer weights lie on their grid; others are left alone."""
     module = copy.deepcopy(folded)
     for name, chosen in formats.items():
         if chosen.weight.kind == "int":
@@ -43,7 +43,7 @@ def on_grid(folded: nn.Module, formats: Formats) -> nn.Module:
 
 
 class Simulated(nn.Module):
-    """A network whose layers see integer activations: the accuracy that a plan's formats would give on hardware for them.
+    """A network whose layers see integer activations: what hardware for a plan's formats would compute.
 
     `module` has its weights on their grid already; the range of each layer's input is the least and greatest value seen
     on the calibration batches.

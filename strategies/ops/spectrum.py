@@ -51,8 +51,8 @@ def contribution_width(eigenvalues: np.ndarray, alpha: float) -> int:
 def output_spectra(module: nn.Module, layers: list[str], workload: Workload, split: Split) -> dict[str, np.ndarray]:
     """Eigenvalues of the covariance of every layer's raw output (before batch norm) over un-augmented images.
 
-    Every position of a map is one sample of C channels. A layer stops listening once it has 50·C samples of at least 256
-    images, so that narrow layers with large maps do not cost what wide ones with small maps need.
+    Every position of a map is one sample of C channels. A layer stops listening once it has 50·C samples of at least
+    256 images, so that narrow layers with large maps do not cost what wide ones with small maps need.
     """
     found: dict[str, Covariance] = {}
     images_seen = 0

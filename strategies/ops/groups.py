@@ -285,8 +285,8 @@ def _refuse_shuffles(module: nn.Module) -> None:
             continue
         if operation in _SHUFFLES or operation in ("permute", "transpose", "swapaxes", "movedim"):
             raise InputError(
-                f"network {type(module).__name__} reorders its channels ({operation} at {node.name!r}), which then cannot be "
-                f"pruned safely; {_ADVICE}"
+                f"network {type(module).__name__} reorders its channels ({operation} at {node.name!r}), "
+                f"which then cannot be pruned safely; {_ADVICE}"
             )
 
 

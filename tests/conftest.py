@@ -31,3 +31,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def digits(own_cache: Path) -> Dense:
     """The trained dense network of `digits/cnn`, seed 0."""
     return dense(workload("digits/cnn"), seed=0)
+
+
+@pytest.fixture
+def postgres() -> str:
+    """URL of a PostgreSQL database that a test may fill."""
+    url = os.environ.get("SHRINKBOARD_TEST_POSTGRES")
+    if url is None:
+        pytest.skip("needs SHRINKBOARD_TEST_POSTGRES, the URL of an empty PostgreSQL database")
+    return url

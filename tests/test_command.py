@@ -61,6 +61,16 @@ def test_a_search_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     assert "2 trials finished" in resumed.stdout
 
 
+def test_study_and_board_live_in_postgresql_too(tmp_path: Path, postgres: str) -> None:
+    study = f"s{os.getpid()}"
+    assert shrinkboard(tmp_path, *SEARCH, "--study", study, "--storage", postgres).returncode == 0
+    resumed = shrinkboard(tmp_path, *SEARCH, "--study", study, "--trials", "2", "--resume", "--storage", postgres)
+    assert "1 trials finished" in resumed.stdout, resumed.stderr
+    listed = shrinkboard(tmp_path, "leaderboard", "--study", study, "--format", "json", "--storage", postgres)
+    assert len(json.loads(listed.stdout)) == 4
+    assert not list(tmp_path.glob("*.db"))
+
+
 def test_ctrl_c_keeps_what_was_finished(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "shrinkboard", *SEARCH, "--trials", "50", "--strategy", "l1", "--study", "s"],

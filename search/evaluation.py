@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +20,7 @@ from workloads import (
     Accuracy,
     Dense,
     InputError,
+    Progress,
     TrainingCost,
     Workload,
     calibration_batches,
@@ -88,7 +89,7 @@ class Evaluator:
         """The trained dense network; trains it where no cache holds it."""
         return self.open_dense()
 
-    def open_dense(self, progress: Callable[[int, int], None] | None = None) -> Dense:
+    def open_dense(self, progress: Progress | None = None) -> Dense:
         """As `dense`, telling how far the training is: (steps done, steps)."""
         if self._dense is None:
             self._dense = dense(self.subject.open(), self.subject.seed, progress=progress)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor, nn
 
-from workloads import Dense, Formats, InputError, LayerFormats, TrainingState, train
+from workloads import FP32, Dense, Format, Formats, InputError, LayerFormats, Loss, Progress, TrainingState, train
 
 from .ops.groups import channel_groups
 from .plan import Plan
 from .space import Space
-
-Progress = Callable[[int, int], None]
-"""Called with the steps done and the steps of this call."""
 
 
 @dataclass
@@ -81,6 +78,10 @@ class Strategy(abc.ABC):
     def compress(self, dense: Dense, plan: Plan) -> Compressed:
         """The compressed network, untrained. Raises `InputError` where the plan names what the network has not."""
 
+    def loss(self, compressed: Compressed, dense: Dense) -> Loss | None:
+        """What tuning minimises, (outputs, targets, images) → scalar; None for the recipe's cross-entropy."""
+        return None
+
     def tune(
         self,
         compressed: Compressed,
@@ -101,6 +102,7 @@ class Strategy(abc.ABC):
             total_epochs=total_epochs,
             learning_rate=dense.workload.recipe.tune_learning_rate,
             state=state,
+            loss=self.loss(compressed, dense),
             after_step=compressed.apply_masks if compressed.masks else None,
             progress=progress,
         )
@@ -120,8 +122,6 @@ def check_names(dense: Dense, plan: Plan) -> None:
 
 def formats_of(plan: Plan) -> dict[str, LayerFormats]:
     """The number formats that a plan asks for; layers without one stay in fp32."""
-    from workloads import FP32, Format
-
     return {
         name: LayerFormats(
             Format.parse(layer.weight_format) if layer.weight_format else FP32,

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from workloads import Dense, InputError, TrainingState
+from workloads import Dense, InputError, Progress, TrainingState
 
-from .base import Compressed, Progress, Strategy
+from .base import Compressed, Strategy
 from .ops.channels import cut, cut_module, l1_scores, ratios
 from .ops.groups import ChannelGroup, channel_groups, find_groups, shrink
 from .ops.spectrum import contribution_width, output_spectra

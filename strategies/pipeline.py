@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from workloads import Dense, TrainingState
+from workloads import Dense, Progress, TrainingState
 
-from .base import Compressed, Progress, Strategy
+from .base import Compressed, Strategy
 from .plan import LayerPlan, Plan
 from .space import Space
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workloads import Dense, InputError, TrainingState, reestimate_batch_norm, trace, train
+from workloads import Dense, InputError, Loss, reestimate_batch_norm, trace
 
-from .base import Compressed, Progress, Strategy, check_names, formats_of
+from .base import Compressed, Strategy, check_names, formats_of
 from .ops.distillation import distillation_loss
 from .ops.groups import output_layers
 from .ops.masks import kept_per_filter, top_per_filter
@@ -75,31 +75,10 @@ class Sentei(Strategy):
             reestimate_batch_norm(module, dense.workload, dense.splits.train)
         return compressed
 
-    def tune(
-        self,
-        compressed: Compressed,
-        dense: Dense,
-        epochs: float,
-        *,
-        total_epochs: float | None = None,
-        state: TrainingState | None = None,
-        progress: Progress | None = None,
-    ) -> TrainingState:
+    def loss(self, compressed: Compressed, dense: Dense) -> Loss:
         settings = compressed.plan.settings
-        return train(
-            compressed.module,
-            dense.workload,
-            dense.splits.train,
-            seed=dense.seed,
-            epochs=epochs,
-            total_epochs=total_epochs,
-            learning_rate=dense.workload.recipe.tune_learning_rate,
-            state=state,
-            loss=distillation_loss(
-                dense.module, dense.workload, float(settings["distillation"]), float(settings["temperature"])
-            ),
-            after_step=compressed.apply_masks,
-            progress=progress,
+        return distillation_loss(
+            dense.module, dense.workload, float(settings["distillation"]), float(settings["temperature"])
         )
 
 

@@ -61,6 +61,13 @@ def test_a_search_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     assert "2 trials finished" in resumed.stdout
 
 
+def test_several_workers_share_a_search(tmp_path: Path) -> None:
+    told = shrinkboard(tmp_path, *SEARCH, "--strategy", "uniform,l1", "--trials", "2", "--workers", "2")
+    assert "4 trials finished, 0 failed" in told.stdout, told.stderr
+    rows = json.loads(shrinkboard(tmp_path, "leaderboard", "--format", "json").stdout)
+    assert len({row["id"] for row in rows}) == 6
+
+
 def test_study_and_board_live_in_postgresql_too(tmp_path: Path, postgres: str) -> None:
     study = f"s{os.getpid()}"
     assert shrinkboard(tmp_path, *SEARCH, "--study", study, "--storage", postgres).returncode == 0

@@ -33,5 +33,7 @@ from .network import LayerKind as LayerKind
 from .network import Network as Network
 from .network import symbolic_graph as symbolic_graph
 from .network import trace as trace
+from .training import Loss as Loss
+from .training import Progress as Progress
 from .training import TrainingDiverged as TrainingDiverged
 from .training import train as train

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workloads import VOID, Workload
+from workloads import VOID, Loss, Workload
 
 
-def distillation_loss(
-    teacher: nn.Module, workload: Workload, weight: float, temperature: float
-) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def distillation_loss(teacher: nn.Module, workload: Workload, weight: float, temperature: float) -> Loss:
     """Loss (outputs, targets, images) = CE + weight·T²·KL(softmax(teacher/T) ‖ softmax(student/T)), void left out.
 
     Outputs are (N, classes) or (N, classes, H, W); the KL term is the mean over images or valid pixels. `teacher` is

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,15 +99,12 @@ class CpuOnnxRuntime(CostModel):
 
     def _latency(self, deployable: Deployable) -> float:
         exported = self._export(deployable)
-
-        def prepare() -> tuple[Run, Run]:
-            # The network beside itself: the same loop, whose samples are all of one kind.
-            return _run(exported, deployable, 1), _run(exported, deployable, 1)
-
+        prepare = partial(_run, exported, deployable, 1)
         # Ten times as long as a candidate: every later measurement waits for the calm that is found here.
         effort = replace(self.effort, pairs=10 * self.effort.pairs, budget=2 * self.effort.budget)
         with exclusive("cpu"), pinned() as pin:
-            alone = compare(prepare, effort, move=pin.move, timer=thread_timer())
+            # The network beside itself: the same loop, whose samples are all of one kind.
+            alone = compare(prepare, prepare, effort, move=pin.move, timer=thread_timer())
         return float(np.median(alone.reference[alone.calm]))
 
     def _cost(self, candidate: Deployable, reference: Reference) -> Cost:
@@ -115,20 +113,19 @@ class CpuOnnxRuntime(CostModel):
         dense, exported = self._export(reference.deployable), self._export(candidate)
         frozen, batch = reference.latency, _throughput_batch(reference.latency)
 
-        def beside_reference(size: int) -> Callable[[], tuple[Run, Run]]:
-            return lambda: (_run(exported, candidate, size), _run(dense, reference.deployable, 1))
-
+        one, batched = partial(_run, exported, candidate, 1), partial(_run, exported, candidate, batch)
+        beside = partial(_run, dense, reference.deployable, 1)
         with exclusive("cpu"), pinned() as pin:
             timer = thread_timer()
             # The retry is more patient: most disturbances end within seconds.
             for effort in (self.effort, replace(self.effort, budget=2 * self.effort.budget)):
                 telemetry = Telemetry()
-                single = compare(beside_reference(1), effort, frozen, pin.move, timer=timer)
+                single = compare(one, beside, effort, frozen, pin.move, timer=timer)
                 noise = telemetry.read()
                 unstable = _is_unstable(single, effort, noise)
                 if not unstable:
                     break
-            many = compare(beside_reference(batch), self.throughput_effort, frozen, pin.move, timer=timer)
+            many = compare(batched, beside, self.throughput_effort, frozen, pin.move, timer=timer)
         absence = cpu_power_absence()
         return Cost(
             target=self.key,

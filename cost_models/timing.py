@@ -28,6 +28,8 @@ import numpy as np
 
 Run = Callable[[], object]
 """One inference."""
+Prepare = Callable[[], Run]
+"""Sets the network up anew, where memory happens to be free now."""
 Clock = Callable[[], float]
 """Seconds that only grow."""
 
@@ -77,7 +79,8 @@ class Comparison:
 
 
 def compare(
-    prepare: Callable[[], tuple[Run, Run]],
+    candidate: Prepare,
+    reference: Prepare,
     effort: Effort | None = None,
     level: float | None = None,
     move: Callable[[], None] = lambda: None,
@@ -87,10 +90,11 @@ def compare(
 ) -> Comparison:
     """Times candidate and reference in interleaved pairs, each pair in random order.
 
-    `prepare` makes a fresh (candidate, reference) and is called once a block; a block has as many pairs as take about
-    as long as preparing it did, so that blocks stay many. Both are warmed up with what is then timed. `level` is the
-    reference's calm latency in seconds where it is known; `move` is called after a block that was mostly disturbed, to
-    try another CPU. `clock` watches the budget, `timer` (by default the same) times the samples.
+    Both are set up anew once a block, again in random order: of two equal networks the one that was set up first was
+    seen to be 1 to 3 % slower. A block has as many pairs as take about as long as setting up did, so that blocks stay
+    many. Both are warmed up with what is then timed. `level` is the reference's calm latency in seconds where it is
+    known; `move` is called after a block that was mostly disturbed, to try another CPU. `clock` watches the budget,
+    `timer` (by default the same) times the samples.
     """
     effort = effort or Effort()
     timer = timer or clock
@@ -98,11 +102,16 @@ def compare(
     start = clock()
     blocks: list[np.ndarray] = []  # (pairs, 2) each: candidate, reference
     repetitions, pairs, next_look = (1, 1), 1, MIN_BLOCKS
+    prepare = candidate, reference
+    runs: list[Run] = [_nothing, _nothing]
     while True:
         before = clock()
-        runs = prepare()
-        for run, repeated in zip(runs, repetitions, strict=True):
-            _sample(run, WARM_UP + repeated, timer)
+        runs[:] = _nothing, _nothing  # the last block's memory is free before the next is laid out
+        order = rng.permutation(2)
+        for side in order:
+            runs[side] = prepare[side]()
+        for side in order:
+            _sample(runs[side], WARM_UP + repetitions[side], timer)
         if not blocks:
             ready = clock()
             repetitions = _repetitions(runs[0], effort.sample, timer), _repetitions(runs[1], effort.sample, timer)
@@ -115,7 +124,7 @@ def compare(
                 row[side] = _sample(runs[side], repetitions[side], timer)
         blocks.append(block)
         samples = np.stack(blocks)
-        calm, any_calm = calm_pairs(samples[..., 1], level)
+        calm, any_calm = calm_pairs(samples[..., 0], samples[..., 1], level)
         if not any_calm or np.mean(calm[-1]) < 0.5:
             move()
         found = any_calm and bool(np.count_nonzero(calm.any(axis=1)) >= MIN_BLOCKS)
@@ -139,19 +148,25 @@ def thread_timer() -> Clock:
     return time.thread_time if fine else time.perf_counter
 
 
-def calm_pairs(reference: np.ndarray, level: float | None = None) -> tuple[np.ndarray, bool]:
-    """Which samples of the reference were taken in calm, and whether there was any calm to find.
+def calm_pairs(candidate: np.ndarray, reference: np.ndarray, level: float | None = None) -> tuple[np.ndarray, bool]:
+    """Which pairs were taken in calm, and whether there was any calm to find.
 
-    `reference` is of shape (blocks, pairs), in the order of time. A sample is judged by the median of the two before
-    and the two after it, never by itself, let alone by the candidate's: where the machine is merely noisy, choosing
-    samples for being small would bias the ratio. The calm level is the 5th percentile of these medians, or `level`
-    where that is lower.
+    Both are of shape (blocks, pairs), in the order of time. A pair is judged by the pairs round it, never by itself:
+    where the machine is merely noisy, choosing samples for being small would bias the ratio. Both sides are judged
+    alike, each against its own calm level, or else the side that is judged would be favoured. The calm level is the
+    5th percentile of the medians of four neighbours; `level` is the reference's, where it is known to be lower.
     """
-    around = np.pad(reference.ravel(), 2, mode="edge")
-    local = np.median([around[:-4], around[1:-3], around[3:-1], around[4:]], axis=0).reshape(reference.shape)
-    seen = float(np.quantile(local, 0.05))
-    found = level is None or seen <= CALM * level
-    return local <= CALM * (seen if level is None or not found else min(seen, level)), found
+    own = _neighbours(candidate), _neighbours(reference)
+    lowest = [float(np.quantile(around, 0.05)) for around in own]
+    found = level is None or lowest[1] <= CALM * level
+    known = lowest[1] if level is None or not found else min(lowest[1], level)
+    return (own[0] <= CALM * lowest[0]) & (own[1] <= CALM * known), found
+
+
+def _neighbours(samples: np.ndarray) -> np.ndarray:
+    """Median of the two samples before and the two after each, of the shape of `samples`."""
+    around = np.pad(samples.ravel(), 2, mode="edge")
+    return np.median([around[:-4], around[1:-3], around[3:-1], around[4:]], axis=0).reshape(samples.shape)
 
 
 def median_ratio(
@@ -183,6 +198,10 @@ def bootstrap_interval(values: np.ndarray, counted: np.ndarray, resamples: int =
     medians = values[counted][order][np.argmax(weight >= weight[:, -1:] / 2, axis=1)]
     low, high = np.quantile(medians, (0.025, 0.975))
     return float(low), float(high)
+
+
+def _nothing() -> None:
+    """Stands for a network that is not set up."""
 
 
 def _repetitions(run: Run, sample: float, clock: Clock) -> int:

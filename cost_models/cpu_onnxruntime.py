@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import torch
 from torch import Tensor
 
 from workloads import FP32, Format, InputError, LayerFormats
@@ -93,7 +94,8 @@ class CpuOnnxRuntime(CostModel):
 
     def predict(self, candidate: Deployable, images: Tensor) -> np.ndarray:
         """As in the base class; images go through in batches of 64."""
-        session = _session(self._export(candidate).data)
+        # Not timed, so it may use as many threads as this process is given; kernels and results stay those of one.
+        session = _session(self._export(candidate).data, threads=torch.get_num_threads())
         outputs = [session.run(None, {INPUT: batch.numpy()})[0] for batch in images.split(64)]
         return np.concatenate([np.asarray(output) for output in outputs])
 
@@ -184,14 +186,14 @@ def _prepare(deployable: Deployable) -> _Exported:
     return _Exported(data, weight_bytes(model), frozenset(layers_in_int8(onnx.load_from_string(data))))
 
 
-def _session(data: bytes, optimised: Path | None = None) -> onnxruntime.InferenceSession:
-    """A session on one thread; writes the graph that the runtime made of `data` to `optimised`, if given.
+def _session(data: bytes, optimised: Path | None = None, threads: int = 1) -> onnxruntime.InferenceSession:
+    """A session, on one thread unless told otherwise; writes the graph that the runtime made to `optimised`, if given.
 
     Graphs that were written so are loaded as they are: optimising them again takes most of the time of making a
     session.
     """
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3  # it warns that a written graph fits this processor only, which is wanted
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

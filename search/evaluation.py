@@ -33,6 +33,8 @@ from workloads import (
 )
 
 CALIBRATION_IMAGES = 128
+CALIBRATION_PIXELS = 2**21
+"""Large pictures need fewer: ranges are taken over pixels, and calibrating holds every activation in memory."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,11 @@ class Evaluator:
     def _deployable(self, compressed: Compressed) -> Deployable:
         subject = self.dense
         example = torch.zeros(1, *subject.workload.input_shape)
-        calibration = calibration_batches(subject.workload, subject.splits.train, images=CALIBRATION_IMAGES)
+        _, height, width = subject.workload.input_shape
+        images = min(CALIBRATION_IMAGES, max(8, CALIBRATION_PIXELS // (height * width)))
+        calibration = calibration_batches(
+            subject.workload, subject.splits.train, images, batch_size=max(1, images // 4)
+        )
         module: nn.Module = on_grid(fold_batch_norm(compressed.module), compressed.formats)
         network = trace(compressed.module, example, compressed.formats, compressed.nonzeros())
         return Deployable(module, calibration[0][:1].contiguous(), calibration, network)

@@ -11,7 +11,10 @@ from workloads import Split, Workload, normalise
 
 SAMPLES_PER_CHANNEL = 50
 """A covariance of C channels needs several times C samples; at 50·C the widths are stable to a channel."""
-_MIN_IMAGES = 256
+_IMAGES, _PIXELS = 256, 2**23
+"""Every layer sees so many images at least, for the samples of one image are alike; of large pictures fewer, as many as
+have so many pixels."""
+_BATCH, _PIXELS_AT_ONCE = 128, 2**19
 
 
 class Covariance:
@@ -52,8 +55,11 @@ def output_spectra(module: nn.Module, layers: list[str], workload: Workload, spl
     """Eigenvalues of the covariance of every layer's raw output (before batch norm) over un-augmented images.
 
     Every position of a map is one sample of C channels. A layer stops listening once it has 50·C samples of at least
-    256 images, so that narrow layers with large maps do not cost what wide ones with small maps need.
+    256 images (fewer of large pictures), so that narrow layers with large maps do not cost what wide ones with small
+    maps need.
     """
+    pixels = workload.input_shape[1] * workload.input_shape[2]
+    least, batch = min(_IMAGES, max(1, _PIXELS // pixels)), min(_BATCH, max(1, _PIXELS_AT_ONCE // pixels))
     found: dict[str, Covariance] = {}
     images_seen = 0
 
@@ -61,13 +67,13 @@ def output_spectra(module: nn.Module, layers: list[str], workload: Workload, spl
         def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             channels = output.shape[1]
             covariance = found.setdefault(name, Covariance(channels))
-            if images_seen < _MIN_IMAGES or covariance.samples < SAMPLES_PER_CHANNEL * channels:
+            if images_seen < least or covariance.samples < SAMPLES_PER_CHANNEL * channels:
                 covariance.add(output.detach().movedim(1, -1).reshape(-1, channels))
 
         return module.get_submodule(name).register_forward_hook(hook)
 
     def enough() -> bool:
-        return images_seen >= _MIN_IMAGES and all(
+        return images_seen >= least and all(
             covariance.samples >= SAMPLES_PER_CHANNEL * len(covariance._sum) for covariance in found.values()
         )
 
@@ -77,8 +83,8 @@ def output_spectra(module: nn.Module, layers: list[str], workload: Workload, spl
     try:
         module.eval()
         with torch.no_grad():
-            for start in range(0, len(order), 128):
-                images, _ = split.batch(np.sort(order[start : start + 128]))
+            for start in range(0, len(order), batch):
+                images, _ = split.batch(np.sort(order[start : start + batch]))
                 module(normalise(images, workload))
                 images_seen += len(images)
                 if enough():

@@ -160,7 +160,8 @@ def trace(
             shapes.run(example)
         except Exception as error:
             raise InputError(
-                f"network {type(module).__name__} does not run on an input of {tuple(example.shape)}: {_line(error)}"
+                f"network {type(module).__name__} does not run on an input of shape {tuple(example.shape)}: "
+                f"{_line(error)}"
             ) from error
     table = _Table(graph_module, shapes.of, formats or {}, nonzeros or {})
     for node in graph_module.graph.nodes:

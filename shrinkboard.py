@@ -39,12 +39,18 @@ def main() -> None:
     """The command `shrinkboard`. Bad input ends with one line on stderr and exit code 2."""
     try:
         _refuse_shadowed_rooms()
-        _app()(standalone_mode=True)
+        sys.exit(_app()(standalone_mode=False))
     except Exception as error:
+        import typer
+
+        if isinstance(error, typer.Abort):  # Ctrl-C where no command answers it itself
+            sys.exit(130)
         code = getattr(error, "exit_code", None)
         if code is None:
             raise
-        print(f"shrinkboard: {error}", file=sys.stderr)
+        # The command line's own errors say more in `format_message` than in `str`.
+        line = error.format_message() if hasattr(error, "format_message") else str(error)
+        print(f"shrinkboard: {' '.join(line.split())}", file=sys.stderr)
         sys.exit(code)
 
 

@@ -124,7 +124,6 @@ class Proposer:
         )
         self._pending.discard(proposal.plan.digest)
         self._values[proposal.plan.digest] = ()
-        self._next_number = max(self._next_number, proposal.number + 1)
 
     def _propose(self) -> Proposal | None:
         """One suggestion of the sampler; None where it is a duplicate, of which the sampler is told what is known."""

@@ -147,6 +147,14 @@ def test_unknown_names_are_refused_in_one_line(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.db"))
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["serch"], ["search", "--trials", "0"], ["search", "--epochs", "-1"], ["search", "--trails", "3"], ["show"]],
+)
+def test_a_wrong_command_line_is_refused_in_one_line(tmp_path: Path, arguments: list[str]) -> None:
+    assert bad(tmp_path, *arguments).startswith("shrinkboard: ")
+
+
 def test_damaged_and_missing_data_are_refused_in_one_line(tmp_path: Path) -> None:
     missing = bad(tmp_path, *SEARCH, "--workload", "cifar10/resnet8", "--data-dir", str(tmp_path / "nowhere"))
     assert "cifar" in missing.lower()

@@ -158,14 +158,13 @@ class Evaluator:
 
     def _deployable(self, compressed: Compressed) -> Deployable:
         subject = self.dense
-        example = torch.zeros(1, *subject.workload.input_shape)
         _, height, width = subject.workload.input_shape
         images = min(CALIBRATION_IMAGES, max(8, CALIBRATION_PIXELS // (height * width)))
         calibration = calibration_batches(
             subject.workload, subject.splits.train, images, batch_size=max(1, images // 4)
         )
         module: nn.Module = on_grid(fold_batch_norm(compressed.module), compressed.formats)
-        network = trace(compressed.module, example, compressed.formats, compressed.nonzeros())
+        network = trace(compressed.module, subject.workload.example, compressed.formats, compressed.nonzeros())
         return Deployable(module, calibration[0][:1].contiguous(), calibration, network)
 
     def _cost(self, model: CostModel, deployed: Deployable) -> dict[str, Any]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import torch
-
 from workloads import Dense, InputError, trace
 
 from .dense import Unchanged
@@ -57,7 +55,7 @@ class Integers(Unchanged):
 def _layers(dense: Dense) -> dict[str, bool]:
     """Layer with weights → whether its width is fixed at 8 bits."""
     if "quantised_layers" not in dense.memo:
-        example = torch.zeros(1, *dense.workload.input_shape)
+        example = dense.workload.example
         names = [layer.name for layer in trace(dense.module, example).compute_layers]
         fixed = output_layers(dense.module, example) | {names[0]}
         dense.memo["quantised_layers"] = {name: name in fixed for name in names}

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from workloads import Dense, InputError, Progress, TrainingState
@@ -108,7 +107,7 @@ class PcaL1(Strategy):
         return state
 
     def _prune_again(self, compressed: Compressed, dense: Dense) -> None:
-        groups = find_groups(compressed.module, torch.zeros(1, *dense.workload.input_shape))
+        groups = find_groups(compressed.module, dense.workload.example)
         spectra = output_spectra(compressed.module, _layers(groups), dense.workload, dense.splits.train)
         settings = compressed.plan.settings
         widths = pca_widths(groups, spectra, float(settings["alpha"]))
@@ -134,9 +133,8 @@ class PcaL1(Strategy):
 
     def _reduction(self, dense: Dense, widths: Mapping[str, int]) -> float:
         """ρ = 1 − P'/P of the widths."""
-        keep = {g.name: np.arange(widths[g.name]) for g in channel_groups(dense) if g.ties == 1}
-        keep |= {g.name: g.keep(np.zeros(g.channels), widths[g.name]) for g in channel_groups(dense) if g.ties > 1}
-        small = shrink(dense.module, channel_groups(dense), keep)
+        groups = channel_groups(dense)
+        small = shrink(dense.module, groups, {g.name: g.keep(np.zeros(g.channels), widths[g.name]) for g in groups})
         return 1 - _parameters(small) / _parameters(dense.module)
 
 

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from workloads import Dense, InputError, Loss, reestimate_batch_norm, trace
@@ -85,7 +84,7 @@ class Sentei(Strategy):
 def sparse_layers(dense: Dense) -> dict[str, int]:
     """Layers that may be masked → weights of one filter: all but the first layer and those that make the outputs."""
     if "sparse_layers" not in dense.memo:
-        example = torch.zeros(1, *dense.workload.input_shape)
+        example = dense.workload.example
         network = trace(dense.module, example)
         fixed = output_layers(dense.module, example) | {network.compute_layers[0].name}
         dense.memo["sparse_layers"] = {

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 Task = Literal["classification", "segmentation"]
@@ -83,6 +84,11 @@ class Workload:
     """Weights (safetensors) to use as the dense network instead of training one."""
     translate: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
     """A checkpoint's tensors under the network's own names, where a published one uses others."""
+
+    @property
+    def example(self) -> Tensor:
+        """One input of zeros, shape (1, C, H, W): what a network is traced with."""
+        return torch.zeros(1, *self.input_shape)
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class ChannelGroup:
 def channel_groups(dense: Dense) -> list[ChannelGroup]:
     """The prune groups of a workload's dense network, in network order; found and verified once."""
     if "channel_groups" not in dense.memo:
-        dense.memo["channel_groups"] = find_groups(dense.module, _example(dense.workload.input_shape))
+        dense.memo["channel_groups"] = find_groups(dense.module, dense.workload.example)
     groups: list[ChannelGroup] = dense.memo["channel_groups"]
     return groups
 
@@ -141,10 +141,6 @@ def zeroed(module: nn.Module, groups: Sequence[ChannelGroup], keep: Mapping[str,
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _example(shape: tuple[int, int, int]) -> Tensor:
-    return torch.zeros(1, *shape)
 
 
 def _thawed_copy(module: nn.Module) -> nn.Module:

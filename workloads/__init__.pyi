@@ -20,7 +20,10 @@ from .data.splits import stratified as stratified
 from .datasets import dataset_names as dataset_names
 from .dense_network import dense as dense
 from .dense_network import dense_is_cached as dense_is_cached
+from .dense_network import initial as initial
+from .dense_network import untrained as untrained
 from .errors import InputError as InputError
+from .evaluation import eval_mode as eval_mode
 from .evaluation import evaluate as evaluate
 from .folding import fold_batch_norm as fold_batch_norm
 from .models.resnet_cifar import PadShortcut as PadShortcut
@@ -33,7 +36,9 @@ from .network import LayerKind as LayerKind
 from .network import Network as Network
 from .network import symbolic_graph as symbolic_graph
 from .network import trace as trace
+from .throughput import epoch_seconds as epoch_seconds
 from .training import Loss as Loss
 from .training import Progress as Progress
 from .training import TrainingDiverged as TrainingDiverged
+from .training import steps_in as steps_in
 from .training import train as train

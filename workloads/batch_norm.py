@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .batches import device_of, normalise
+from .batches import normalise, on_device
 from .contract import Split, Workload
 from .evaluation import eval_mode
 
@@ -26,7 +26,7 @@ def reestimate_batch_norm(
     order = np.random.default_rng(seed).permutation(len(split))
     size = min(workload.recipe.batch_size, len(order))
     momenta = [norm.momentum for norm in norms]
-    with eval_mode(module), torch.no_grad():
+    with eval_mode(module), on_device(module, workload) as device, torch.no_grad():
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # cumulative average
@@ -34,7 +34,7 @@ def reestimate_batch_norm(
         try:
             for start in range(0, min(batches, len(order) // size) * size, size):
                 images, _ = split.batch(order[start : start + size])
-                module(normalise(images, workload).to(device_of(module)))
+                module(normalise(images.to(device), workload))
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum

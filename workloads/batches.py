@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -29,6 +32,8 @@ def calibration_batches(
 def augment(images: Tensor, targets: Tensor, recipe: Recipe, random: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Random crops and flips of the recipe, drawn for each picture: (N, C, H, W) and targets (N,) or (N, H, W).
 
+    Runs where the pictures lie; the same draws give the same pictures on every device.
+
     Label maps move with their pictures. Pixels from outside are 0 in pictures and `VOID` in label maps.
     """
     if not (recipe.shift or recipe.flip):
@@ -38,9 +43,9 @@ def augment(images: Tensor, targets: Tensor, recipe: Recipe, random: np.random.G
     columns = np.broadcast_to(np.arange(width), (count, width))
     if recipe.flip:
         columns = np.where(random.random((count, 1)) < 0.5, columns[:, ::-1], columns)
-    rows = torch.from_numpy(top + np.arange(height))[:, :, None]
-    across = torch.from_numpy(left + columns)[:, None, :]
-    which = torch.arange(count)[:, None, None]
+    rows = torch.from_numpy(top + np.arange(height))[:, :, None].to(images.device)
+    across = torch.from_numpy(left + columns)[:, None, :].to(images.device)
+    which = torch.arange(count, device=images.device)[:, None, None]
     frame = [recipe.shift] * 4
     # Channels last, so that one gather moves whole pixels.
     pixels = functional.pad(images, frame).permute(0, 2, 3, 1)[which, rows, across].permute(0, 3, 1, 2)
@@ -49,6 +54,12 @@ def augment(images: Tensor, targets: Tensor, recipe: Recipe, random: np.random.G
     return pixels, targets
 
 
-def device_of(module: nn.Module) -> torch.device:
-    """Where the module's parameters lie; the CPU for a module without any."""
-    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+@contextmanager
+def on_device(module: nn.Module, workload: Workload) -> Iterator[torch.device]:
+    """The module lies on the workload's device for a while, and on the CPU afterwards."""
+    device = torch.device(workload.device)
+    module.to(device)
+    try:
+        yield device
+    finally:
+        module.to("cpu")

@@ -84,6 +84,8 @@ class Workload:
     """Weights (safetensors) to use as the dense network instead of training one."""
     translate: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
     """A checkpoint's tensors under the network's own names, where a published one uses others."""
+    device: str = "cpu"
+    """Where training and evaluation run; between the calls a module lies on the CPU."""
 
     @property
     def example(self) -> Tensor:

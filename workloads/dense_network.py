@@ -39,9 +39,7 @@ def dense(
     a missing or unfitting checkpoint, missing data, and a cache that cannot be written.
     """
     splits = workload.load(workload.data_dir)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module = workload.build()
+    module = initial(workload, seed)
     if workload.checkpoint is not None:
         _load_checkpoint(module, workload, workload.checkpoint)
         module.eval()
@@ -59,13 +57,24 @@ def dense(
     return Dense(workload, seed, module, splits, validation, cost, digest(module.state_dict()))
 
 
+def initial(workload: Workload, seed: int) -> nn.Module:
+    """The untrained network that `dense` starts from, in eval mode: equal seeds, equal weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return workload.build().eval()
+
+
+def untrained(workload: Workload, seed: int) -> Dense:
+    """The initial network in the place of a trained one, its accuracy unknown: to see what runs, and how fast."""
+    splits, module = workload.load(workload.data_dir), initial(workload, seed)
+    return Dense(workload, seed, module, splits, Accuracy(), TrainingCost(0.0, 0.0, 0), digest(module.state_dict()))
+
+
 def dense_is_cached(workload: Workload, seed: int, *, cache_dir: Path | None = None) -> bool:
     """Whether `dense` would find the network trained already, or takes it from a checkpoint."""
     if workload.checkpoint is not None:
         return True
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module = workload.build()
+    module = initial(workload, seed)
     split = workload.load(workload.data_dir).train
     return _read_cache(module, _cache_file(workload, seed, module, split, cache_dir)) is not None
 

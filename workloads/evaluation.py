@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .batches import device_of, normalise
+from .batches import normalise, on_device
 from .contract import VOID, Accuracy, Split, Workload
 
 Predict = Callable[[Tensor], Tensor | np.ndarray]
@@ -28,8 +28,7 @@ def evaluate(predict: Predict, split: Split, workload: Workload, batch_size: int
     _, height, width = workload.input_shape
     batch_size = max(1, min(batch_size, _PIXELS_AT_ONCE // (height * width)))
     if isinstance(predict, nn.Module):
-        device = device_of(predict)
-        with eval_mode(predict):
+        with eval_mode(predict), on_device(predict, workload) as device:
             return _evaluate(lambda images: predict(images.to(device)), split, workload, batch_size)
     return _evaluate(predict, split, workload, batch_size)
 

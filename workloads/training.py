@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .batches import augment, device_of, normalise
+from .batches import augment, normalise
 from .contract import VOID, Split, TrainingCost, TrainingState, Workload
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -36,6 +37,7 @@ def train(
     learning_rate: float | None = None,
     state: TrainingState | None = None,
     loss: Loss | None = None,
+    during_pass: Callable[[nn.Module], AbstractContextManager[None]] | None = None,
     after_step: Callable[[nn.Module], None] | None = None,
     progress: Progress | None = None,
 ) -> TrainingState:
@@ -49,21 +51,24 @@ def train(
 
     `loss(outputs, targets, images)` replaces the recipe's cross-entropy: outputs float32 (N, classes[, H, W]), targets
     (N[, H, W]) with `VOID` for pixels that do not count, images the normalised batch. It runs within autocast.
-    `after_step(module)` runs after every step, to hold masks. `progress(steps done, steps of this call)` likewise.
+    `during_pass(module)` is entered for every forward and backward pass and left before the optimiser's step: weights
+    changed inside and given back on leaving take the gradient of the changed ones. `after_step(module)` runs after
+    every step, to hold masks. `progress(steps done, steps of this call)` likewise.
 
-    The module ends in eval mode with channels-last weights. Raises `TrainingDiverged` where the loss is not finite.
+    Training runs on the workload's device; the module comes back to the CPU, in eval mode with channels-last weights.
+    Raises `TrainingDiverged` where the loss is not finite.
     """
     recipe = workload.recipe
     before = state or TrainingState(0.0, TrainingCost(0.0, 0.0, 0))
     batch_size = min(recipe.batch_size, len(split))
-    per_epoch = len(split) // batch_size
-    first, last = _steps(before.epochs_done, per_epoch), _steps(before.epochs_done + epochs, per_epoch)
-    total = _steps(before.epochs_done + epochs if total_epochs is None else total_epochs, per_epoch)
+    per_epoch = steps_in(1, workload, split)
+    first, last = steps_in(before.epochs_done, workload, split), steps_in(before.epochs_done + epochs, workload, split)
+    total = steps_in(before.epochs_done + epochs if total_epochs is None else total_epochs, workload, split)
     if last > total:
         raise ValueError(f"{before.epochs_done} + {epochs} epochs exceed total_epochs, {total_epochs}")
     peak = recipe.learning_rate if learning_rate is None else learning_rate
-    device = device_of(module)
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    device = torch.device(workload.device)
+    module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     module.train()
     optimizer = _optimizer(module, workload)
     _give_momentum(optimizer, module, before.optimizer)
@@ -79,19 +84,20 @@ def train(
             random = np.random.default_rng((seed, 1, step))
             torch.manual_seed(int(random.integers(2**62)))  # for dropout and the like
             images, targets = split.batch(order[place * batch_size : (place + 1) * batch_size])
-            images, targets = augment(images, targets, recipe, random)
-            images, targets = normalise(images.to(device), workload), targets.to(device)
+            images, targets = augment(images.to(device), targets.to(device), recipe, random)
+            images = normalise(images, workload)
             rate = peak * _schedule(step, total)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            with autocast:
-                value = criterion(module(images).float(), targets, images)
-            if not math.isfinite(value.item()):
-                raise TrainingDiverged(
-                    f"the loss became {value.item()} in epoch {step / per_epoch:.2f} at learning rate {rate:.3g}"
-                )
             optimizer.zero_grad()
-            value.backward()
+            with during_pass(module) if during_pass else nullcontext():
+                with autocast:
+                    value = criterion(module(images).float(), targets, images)
+                if not math.isfinite(value.item()):
+                    raise TrainingDiverged(
+                        f"the loss became {value.item()} in epoch {step / per_epoch:.2f} at learning rate {rate:.3g}"
+                    )
+                value.backward()
             optimizer.step()
             if after_step:
                 after_step(module)
@@ -102,11 +108,15 @@ def train(
     done = TrainingCost(
         before.cost.epochs + epochs, before.cost.seconds + seconds, before.cost.images + (last - first) * batch_size
     )
-    return TrainingState(before.epochs_done + epochs, done, _momentum(optimizer, module))
+    momenta = _momentum(optimizer, module)
+    module.to("cpu")
+    return TrainingState(before.epochs_done + epochs, done, momenta)
 
 
-def _steps(epochs: float, per_epoch: int) -> int:
-    """Nearest whole number of steps; the little more keeps sums such as 0.1 + 0.2 on the side of 0.3."""
+def steps_in(epochs: float, workload: Workload, split: Split) -> int:
+    """Optimiser steps in so many epochs: the nearest whole number; an epoch leaves out the last incomplete batch."""
+    per_epoch = len(split) // min(workload.recipe.batch_size, len(split))
+    # The little more keeps sums such as 0.1 + 0.2 on the side of 0.3.
     return math.floor(epochs * per_epoch + 0.5 + 1e-6)
 
 
@@ -133,7 +143,7 @@ def _momentum(optimizer: torch.optim.SGD, module: nn.Module) -> dict[str, Any]:
     buffers = {
         name: optimizer.state[p].get("momentum_buffer") for name, p in module.named_parameters() if p in optimizer.state
     }
-    return {name: buffer for name, buffer in buffers.items() if buffer is not None}
+    return {name: buffer.cpu() for name, buffer in buffers.items() if buffer is not None}
 
 
 def _give_momentum(optimizer: torch.optim.SGD, module: nn.Module, buffers: dict[str, Any]) -> None:

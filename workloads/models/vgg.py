@@ -8,18 +8,19 @@ _STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 51
 
 
 class VGG16(nn.Module):
-    """Input (N, 3, 32, 32), output (N, classes). 14.73 M parameters, 313 MMAC.
+    """Input (N, 3, 32, 32), output (N, classes). 14.73 M parameters, 313 MMAC at `width` 1.
 
     The 13 convolutions are those of torchvision's `vgg16_bn`, names included; its three linear layers, made for
     ImageNet, are one layer 512 → classes here, as is usual for CIFAR.
     """
 
-    def __init__(self, classes: int = 10) -> None:
+    def __init__(self, classes: int = 10, width: float = 1.0) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         inputs = 3
         for stage in _STAGES:
-            for outputs in stage:
+            for channels in stage:
+                outputs = round(width * channels)
                 layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
                 inputs = outputs
             layers.append(nn.MaxPool2d(2))

@@ -23,9 +23,12 @@ class Unchanged(Strategy):
     def space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
         return Space()
 
-    def plan(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
+    def resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
         return Plan(strategy=self.name)
 
     def compress(self, dense: Dense, plan: Plan) -> Compressed:
         check_names(dense, plan)
         return Compressed(copy.deepcopy(dense.module), plan, dense.seed, formats=formats_of(plan))
+
+    def recalibrate(self, compressed: Compressed, dense: Dense) -> None:
+        """Nothing to do: no weight was changed, and published statistics are kept as they are."""

@@ -29,7 +29,7 @@ class LayerwiseL1(Strategy):
         members = tuple(group.name for group in channel_groups(dense))
         return Space((ALIGN,), (Family("keep", KEEP, members, default=KEEP.index(0.5)),), ladder_knob="keep")
 
-    def plan(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
+    def resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
         groups = channel_groups(dense)
         keep: Mapping[str, float] = knobs.get("keep", {})
         align = int(knobs.get("align", 1))
@@ -50,7 +50,7 @@ class GlobalL1(Strategy):
     def space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
         return Space(choices=(Choice("keep", KEEP, default=KEEP.index(0.5)), ALIGN), ladder_knob="keep")
 
-    def plan(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
+    def resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
         keep = float(knobs.get("keep", 0.5))
         groups = channel_groups(dense)
         widths = global_widths(dense.module, groups, keep)

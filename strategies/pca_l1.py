@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
-from workloads import Dense, InputError, Progress, TrainingState
+from workloads import Dense, InputError
 
 from .base import Compressed, Strategy
-from .ops.channels import cut, cut_module, l1_scores, ratios
+from .ops.channels import cut, cut_again, l1_scores, ratios
 from .ops.groups import ChannelGroup, channel_groups, find_groups, shrink
 from .ops.spectrum import contribution_width, output_spectra
 from .plan import Plan
@@ -20,6 +21,8 @@ from .uniform import ALIGN
 
 ALPHA = (0.80, 0.85, 0.90, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9999)
 PUBLISHED_ALPHA = 0.99
+TOLERANCE = 0.005
+"""Of a wanted reduction of parameters: half a point."""
 MULTIPLIER = (0.5, 0.75, 1.0, 1.25)
 
 
@@ -38,6 +41,7 @@ class PcaL1(Strategy):
     """
 
     name = "pca_l1"
+    one_shot = MappingProxyType({"rounds": 1})
     summary = "PCA of feature maps chooses the widths, L1 norms choose the channels"
     source = "PCA+L1 (vgg16_bn, cumulative contribution ratio 99.0 %, L1 of trained weights, 20-epoch retraining)"
 
@@ -54,13 +58,19 @@ class PcaL1(Strategy):
             ladder_knob="alpha",
         )
 
-    def plan(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
+    def resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
         groups = channel_groups(dense)
+        spectra = _spectra(dense)
+        alpha = float(knobs.get("alpha", PUBLISHED_ALPHA))
         if "rho" in knobs:
-            alpha, widths = self._bisect(dense, float(knobs["rho"]))
-        else:
-            alpha = float(knobs.get("alpha", PUBLISHED_ALPHA))
-            widths = pca_widths(groups, _spectra(dense), alpha)
+            rho = float(knobs["rho"])
+            alpha, reached = alpha_for(rho, dense.module, groups, spectra)
+            if abs(reached - rho) > TOLERANCE:
+                raise InputError(
+                    f"no alpha in [.80, .99999] reduces the parameters of {dense.workload.name} by {rho:.3f} ± "
+                    f"{TOLERANCE}; the nearest reduction is {reached:.3f}: ask for another rho"
+                )
+        widths = pca_widths(groups, spectra, alpha)
         multiplier: Mapping[str, float] = knobs.get("multiplier", {})
         align, rounds = int(knobs.get("align", 1)), int(knobs.get("rounds", 1))
         wanted = {g.name: multiplier.get(g.name, 1.0) * widths[g.name] / g.channels for g in groups}
@@ -73,69 +83,19 @@ class PcaL1(Strategy):
             strategy=self.name,
             channels=ratios(groups, widths),
             settings=settings,
-            notes={"alpha": alpha, "rho": self._reduction(dense, widths)},
+            notes={"alpha": alpha, "rho": reduction(dense.module, groups, widths)},
         )
 
     def compress(self, dense: Dense, plan: Plan) -> Compressed:
         return cut(dense, plan, l1_scores)
 
-    def tune(
-        self,
-        compressed: Compressed,
-        dense: Dense,
-        epochs: float,
-        *,
-        total_epochs: float | None = None,
-        state: TrainingState | None = None,
-        progress: Progress | None = None,
-    ) -> TrainingState:
-        rounds = int(compressed.plan.settings.get("rounds", 1))
-        total = epochs if total_epochs is None else total_epochs
-        start = state.epochs_done if state else 0.0
-        boundaries = [total * (k + 1) / rounds for k in range(rounds)]
-        stops = [b for b in boundaries[:-1] if start < b <= start + epochs]
-        done = start
-        for stop in [*stops, start + epochs]:
-            if stop > done:
-                state = super().tune(compressed, dense, stop - done, total_epochs=total, state=state, progress=progress)
-                done = stop
-            if stop in boundaries[:-1]:
-                self._prune_again(compressed, dense)
-                assert state is not None
-                state.optimizer = {}  # momenta have the shapes of the network before the cut
-        assert state is not None
-        return state
+    def stages(self, plan: Plan, steps: int) -> Sequence[int]:
+        rounds = int(plan.settings.get("rounds", 1))
+        return sorted({round(steps * k / rounds) for k in range(1, rounds)} & set(range(1, steps)))
 
-    def _prune_again(self, compressed: Compressed, dense: Dense) -> None:
-        groups = find_groups(compressed.module, dense.workload.example)
-        spectra = output_spectra(compressed.module, _layers(groups), dense.workload, dense.splits.train)
+    def advance(self, compressed: Compressed, dense: Dense, stage: int, momenta: dict[str, Tensor]) -> None:
         settings = compressed.plan.settings
-        widths = pca_widths(groups, spectra, float(settings["alpha"]))
-        widths = {g.name: g.width(widths[g.name] / g.channels, int(settings["align"])) for g in groups}
-        compressed.module = cut_module(dense, compressed.module, groups, ratios(groups, widths), l1_scores)
-
-    def _bisect(self, dense: Dense, rho: float) -> tuple[float, dict[str, int]]:
-        """Alpha whose widths reduce the parameters by `rho` ± 0.005, and the widths."""
-        if not 0 < rho < 1:
-            raise InputError(f"parameter reduction rho is {rho}; it must lie between 0 and 1")
-        low, high = 0.80, 0.99999
-        for _ in range(60):
-            alpha = (low + high) / 2
-            widths = pca_widths(channel_groups(dense), _spectra(dense), alpha)
-            reached = self._reduction(dense, widths)
-            if abs(reached - rho) <= 0.005:
-                return alpha, widths
-            low, high = (alpha, high) if reached > rho else (low, alpha)
-        raise InputError(
-            f"no alpha in [.80, .99999] reduces the parameters of {dense.workload.name} by {rho:.3f} ± 0.005; the "
-            f"nearest reduction is {reached:.3f}: ask for another rho"
-        )
-
-    def _reduction(self, dense: Dense, widths: Mapping[str, int]) -> float:
-        """ρ = 1 − P'/P of the widths."""
-        groups = channel_groups(dense)
-        small = shrink(dense.module, groups, {g.name: g.keep(np.zeros(g.channels), widths[g.name]) for g in groups})
-        return 1 - _parameters(small) / _parameters(dense.module)
+        prune_by_pca(compressed, dense, momenta, alpha=float(settings["alpha"]), align=int(settings["align"]))
 
 
 def pca_widths(groups: list[ChannelGroup], spectra: Mapping[str, np.ndarray], alpha: float) -> dict[str, int]:
@@ -149,17 +109,80 @@ def pca_widths(groups: list[ChannelGroup], spectra: Mapping[str, np.ndarray], al
     return widths
 
 
-def _layers(groups: list[ChannelGroup]) -> list[str]:
+def alpha_for(
+    rho: float,
+    module: nn.Module,
+    groups: list[ChannelGroup],
+    spectra: Mapping[str, np.ndarray],
+    *,
+    parameters: int | None = None,
+) -> tuple[float, float]:
+    """Alpha in [.80, .99999] that reduces the parameters by `rho` ± 0.005 or as near as can be, and its reduction.
+
+    The reduction counts from `parameters`, by default those of `module`. Bisection: a larger alpha keeps more.
+    """
+    if not 0 < rho < 1:
+        raise InputError(f"parameter reduction rho is {rho}; it must lie between 0 and 1")
+
+    def tried(alpha: float) -> tuple[float, float]:
+        return alpha, reduction(module, groups, pca_widths(groups, spectra, alpha), parameters)
+
+    def miss(found: tuple[float, float]) -> float:
+        return abs(found[1] - rho)
+
+    low, high = 0.80, 0.99999
+    best = min(tried(low), tried(high), key=miss)
+    for _ in range(30):
+        if miss(best) <= TOLERANCE:
+            break
+        alpha, reached = tried((low + high) / 2)
+        best = min(best, (alpha, reached), key=miss)
+        low, high = (alpha, high) if reached > rho else (low, alpha)
+    return best
+
+
+def reduction(
+    module: nn.Module, groups: list[ChannelGroup], widths: Mapping[str, int], parameters: int | None = None
+) -> float:
+    """ρ = 1 − P'/P of the widths, P being `parameters` or those of `module`."""
+    small = shrink(module, groups, {g.name: g.keep(np.zeros(g.channels), widths[g.name]) for g in groups})
+    return 1 - count_parameters(small) / (parameters or count_parameters(module))
+
+
+def prune_by_pca(
+    compressed: Compressed,
+    dense: Dense,
+    momenta: dict[str, Tensor],
+    *,
+    alpha: float,
+    align: int = 1,
+    rho: float | None = None,
+) -> None:
+    """PCA + L1 on a network in training, in place: its own maps choose the widths, its own weights the channels.
+
+    With `rho`, alpha is the one that brings the reduction of the dense network's parameters nearest to it.
+    """
+    groups = find_groups(compressed.module, dense.workload.example)
+    spectra = output_spectra(compressed.module, producing_layers(groups), dense.workload, dense.splits.train)
+    if rho is not None:
+        alpha, _ = alpha_for(rho, compressed.module, groups, spectra, parameters=count_parameters(dense.module))
+    widths = pca_widths(groups, spectra, alpha)
+    widths = {g.name: g.width(widths[g.name] / g.channels, align) for g in groups}
+    cut_again(compressed, groups, ratios(groups, widths), l1_scores, momenta)
+
+
+def producing_layers(groups: list[ChannelGroup]) -> list[str]:
     return sorted({producer.layer for group in groups for producer in group.producers})
 
 
 def _spectra(dense: Dense) -> dict[str, np.ndarray]:
     if "pca_spectra" not in dense.memo:
-        layers = _layers(channel_groups(dense))
+        layers = producing_layers(channel_groups(dense))
         dense.memo["pca_spectra"] = output_spectra(dense.module, layers, dense.workload, dense.splits.train)
     spectra: dict[str, np.ndarray] = dense.memo["pca_spectra"]
     return spectra
 
 
-def _parameters(module: nn.Module) -> int:
+def count_parameters(module: nn.Module) -> int:
+    """Trained numbers of a network."""
     return sum(parameter.numel() for parameter in module.parameters())

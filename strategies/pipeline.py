@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from workloads import Dense, Progress, TrainingState
+from torch import Tensor
+
+from workloads import Dense, Loss
 
 from .base import Compressed, Strategy
 from .plan import LayerPlan, Plan
@@ -17,6 +19,7 @@ class Pipeline(Strategy):
 
     def __init__(self, pruner: Strategy, formats: Strategy) -> None:
         self.pruner, self.formats = pruner, formats
+        self.start = pruner.start
         self.name = f"{pruner.name}+{formats.name}"
         self.summary = f"{pruner.summary}; {formats.summary}"
         self.source = f"{pruner.source}; {formats.source}"
@@ -24,8 +27,8 @@ class Pipeline(Strategy):
     def space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
         return self.pruner.space(dense, widths) + self.formats.space(dense, widths)
 
-    def plan(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
-        structure, formats = self.pruner.plan(dense, knobs), self.formats.plan(dense, knobs)
+    def resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
+        structure, formats = self.pruner.resolve(dense, knobs), self.formats.resolve(dense, knobs)
         layers = dict(structure.layers)
         for name, layer in formats.layers.items():
             layers[name] = layers.get(name, LayerPlan()).model_copy(update=layer.model_dump(exclude_none=True))
@@ -40,14 +43,17 @@ class Pipeline(Strategy):
     def compress(self, dense: Dense, plan: Plan) -> Compressed:
         return self.pruner.compress(dense, plan)
 
-    def tune(
-        self,
-        compressed: Compressed,
-        dense: Dense,
-        epochs: float,
-        *,
-        total_epochs: float | None = None,
-        state: TrainingState | None = None,
-        progress: Progress | None = None,
-    ) -> TrainingState:
-        return self.pruner.tune(compressed, dense, epochs, total_epochs=total_epochs, state=state, progress=progress)
+    def epochs(self, dense: Dense, plan: Plan, tuning: float, training: float) -> float:
+        return self.pruner.epochs(dense, plan, tuning, training)
+
+    def loss(self, compressed: Compressed, dense: Dense) -> Loss | None:
+        return self.pruner.loss(compressed, dense)
+
+    def stages(self, plan: Plan, steps: int) -> Sequence[int]:
+        return self.pruner.stages(plan, steps)
+
+    def advance(self, compressed: Compressed, dense: Dense, stage: int, momenta: dict[str, Tensor]) -> None:
+        self.pruner.advance(compressed, dense, stage, momenta)
+
+    def recalibrate(self, compressed: Compressed, dense: Dense) -> None:
+        self.pruner.recalibrate(compressed, dense)

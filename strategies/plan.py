@@ -21,8 +21,8 @@ class LayerPlan(BaseModel):
 
     model_config = _STRICT
 
-    sparsity: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Fraction of the weights of every filter that is masked."""
+    sparsity: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Fraction of the layer's weights that is masked."""
     weight_format: str | None = None
     activation_format: str | None = None
     rank: Annotated[int, Field(ge=1)] | None = None

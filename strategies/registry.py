@@ -1,4 +1,4 @@
-"""Strategies by name: ours, those of plug-ins, and two joined by `+`."""
+"""Strategies by name: ours, those of plug-ins, their controls behind an `@`, and two joined by `+`."""
 
 from __future__ import annotations
 
@@ -8,17 +8,38 @@ from importlib.metadata import EntryPoint, entry_points
 from workloads import InputError
 
 from .base import Strategy
+from .controls import CONTROLS, Control
+from .conventional import Conventional
 from .dense import Unchanged
+from .frequency import Frequency
 from .integers import Integers
 from .l1 import GlobalL1, LayerwiseL1
+from .low_rank import LowRank
+from .minifloat import Minifloat
+from .pai_pat import PaiPat
 from .pca_l1 import PcaL1
 from .pipeline import Pipeline
+from .pruning_at_init import PRUNING_AT_INIT
 from .sentei import Sentei
 from .uniform import RandomChannels, Uniform
 
-_OURS: dict[str, type[Strategy]] = {
-    cls.name: cls for cls in (Unchanged, Uniform, RandomChannels, LayerwiseL1, GlobalL1, PcaL1, Sentei, Integers)
-}
+_CLASSES: tuple[type[Strategy], ...] = (
+    Unchanged,
+    Uniform,
+    RandomChannels,
+    LayerwiseL1,
+    GlobalL1,
+    PcaL1,
+    PaiPat,
+    *PRUNING_AT_INIT,
+    Frequency,
+    Sentei,
+    LowRank,
+    Conventional,
+    Integers,
+    Minifloat,
+)
+_OURS = {cls.name: cls for cls in _CLASSES}
 GROUP = "shrinkboard.strategies"
 
 
@@ -28,7 +49,10 @@ def strategy_names() -> list[str]:
 
 
 def strategy(name: str) -> Strategy:
-    """The strategy called `name`, or the pipeline `PRUNER+FORMAT`; raises `InputError` for anything else."""
+    """The strategy called `name`, its control `NAME@CONTROL`, or the pipeline `PRUNER+FORMAT`.
+
+    Raises `InputError` for anything else.
+    """
     parts = name.split("+")
     if len(parts) > 2:
         raise InputError(
@@ -45,6 +69,14 @@ def strategy(name: str) -> Strategy:
 
 
 def _single(name: str) -> Strategy:
+    method, at, control = name.partition("@")
+    if at:
+        if control not in CONTROLS:
+            raise InputError(f"control {control!r} of strategy {method!r} is unknown; allowed: {', '.join(CONTROLS)}")
+        controlled = _single(method)
+        if controlled.stage != "structure" or method == "dense":
+            raise InputError(f"strategy {name!r}: only a pruner has controls, and {method} is none")
+        return Control(controlled, control)
     if name in _OURS:
         return _OURS[name]()
     plugins = _plugins()

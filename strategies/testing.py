@@ -25,8 +25,8 @@ def check_strategy(strategy: Strategy, subject: Dense | None = None) -> None:
     """Runs `strategy` on `subject` (the dense `digits/cnn` unless given); raises `ContractViolation` at a breach.
 
     Checked: the space decodes and its plans are resolved, deterministic and survive JSON; compressing is deterministic,
-    leaves the dense network alone, runs, and agrees with the plan; tuning in two parts equals tuning at once; masks
-    hold.
+    leaves the dense network alone, runs, and agrees with the plan; tuning in two parts equals tuning at once; stages
+    lie in order inside the training; masks hold, and the last stage leaves the sparsity that the plan says.
     """
     subject = subject or dense(workload("digits/cnn"), seed=0)
     before = _digest(subject.module)
@@ -45,13 +45,20 @@ def check_strategy(strategy: Strategy, subject: Dense | None = None) -> None:
         again = strategy.compress(subject, plan)
         _demand(_same(compressed.module, again.module), strategy, "compress() is not deterministic")
         _check_masks(strategy, compressed)
-        _check_structure(strategy, subject, compressed)
+        _check_structure(strategy, subject, compressed, final=not strategy.stages(plan, 1000))
+        stages = list(strategy.stages(plan, 1000))
+        _demand(
+            stages == sorted(set(stages)) and all(0 < step < 1000 for step in stages),
+            strategy,
+            f"stages() of 1000 steps are {stages}, not ascending within 1…999",
+        )
     at_once, in_parts = copy.deepcopy(compressed), copy.deepcopy(compressed)
     strategy.tune(at_once, subject, 2.0, total_epochs=2.0)
     state = strategy.tune(in_parts, subject, 1.0, total_epochs=2.0)
     strategy.tune(in_parts, subject, 1.0, total_epochs=2.0, state=state)
     _demand(_same(at_once.module, in_parts.module), strategy, "tune() in two parts differs from tune() at once")
     _check_masks(strategy, at_once)
+    _check_structure(strategy, subject, at_once, final=True, widths=not strategy.stages(plan, 1000))
     _demand(_digest(subject.module) == before, strategy, "tune() changed the dense network")
 
 
@@ -61,7 +68,10 @@ def _check_masks(strategy: Strategy, compressed: Compressed) -> None:
         _demand(bool((weight[~mask] == 0).all()), strategy, f"masked weights of layer {name!r} are not zero")
 
 
-def _check_structure(strategy: Strategy, subject: Dense, compressed: Compressed) -> None:
+def _check_structure(
+    strategy: Strategy, subject: Dense, compressed: Compressed, *, final: bool, widths: bool = True
+) -> None:
+    """`final`: no stage is to come, the sparsity is the plan's. `widths`: no stage has been, the widths are."""
     example = torch.zeros(2, *subject.workload.input_shape)
     with torch.no_grad():
         outputs = compressed.module.eval()(example)
@@ -73,14 +83,14 @@ def _check_structure(strategy: Strategy, subject: Dense, compressed: Compressed)
     )
     _demand(bool(torch.isfinite(outputs).all()), strategy, "outputs are not finite")
     network = trace(compressed.module, example[:1], compressed.formats, compressed.nonzeros())
-    for name, ratio in compressed.plan.channels.items():
+    for name, ratio in compressed.plan.channels.items() if widths else ():
         original = len(filters_first(subject.module.get_submodule(name)))
         _demand(
             network[name].out_channels == round(ratio * original),
             strategy,
             f"layer {name!r} has {network[name].out_channels} channels, the plan says {ratio * original:g}",
         )
-    for name, layer in compressed.plan.layers.items():
+    for name, layer in compressed.plan.layers.items() if final else ():
         if layer.sparsity is not None:
             kept = network[name].nonzeros.sum() / network[name].weights
             _demand(

@@ -35,7 +35,7 @@ class Uniform(Strategy):
     def space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
         return Space(choices=(Choice("keep", KEEP, default=KEEP.index(0.5)), ALIGN), ladder_knob="keep")
 
-    def plan(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
+    def resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
         keep = float(knobs.get("keep", 0.5))
         groups = channel_groups(dense)
         widths = {group.name: group.width(keep, int(knobs.get("align", 1))) for group in groups}

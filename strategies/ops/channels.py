@@ -1,13 +1,15 @@
-"""From scores of channels to a shrunk network: L1 norms, widths by group, and the cut with batch norm re-estimated."""
+"""From scores of channels to a shrunk network: L1 norms, widths by group, the cut, and the cut during training."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from workloads import Dense, reestimate_batch_norm
+from workloads import Dense
 
 from ..base import Compressed, check_names, formats_of
 from ..plan import Plan
@@ -44,21 +46,38 @@ def ratios(groups: list[ChannelGroup], widths: Mapping[str, int]) -> dict[str, f
 
 
 def cut(dense: Dense, plan: Plan, scores: Scores) -> Compressed:
-    """Keeps the best channels of every group that the plan names, and re-estimates batch norm on training images."""
+    """Keeps the best channels of every group that the plan names, in a smaller copy of the dense network."""
     check_names(dense, plan)
-    module = cut_module(dense, dense.module, channel_groups(dense), plan.channels, scores)
+    groups = channel_groups(dense)
+    module = shrink(dense.module, groups, best_channels(dense.module, groups, plan.channels, scores))
     return Compressed(module, plan, dense.seed, formats=formats_of(plan))
 
 
-def cut_module(
-    dense: Dense, module: nn.Module, groups: list[ChannelGroup], channels: Mapping[str, float], scores: Scores
-) -> nn.Module:
-    """As `cut`, for any network of the workload: a smaller copy of `module` at the keep ratios `channels`."""
-    chosen = {g.name: g.keep(scores(module, g), g.width(channels[g.name])) for g in groups if g.name in channels}
-    small = shrink(module, groups, chosen)
-    if any(len(kept) < group.channels for group in groups if (kept := chosen.get(group.name)) is not None):
-        reestimate_batch_norm(small, dense.workload, dense.splits.train)
-    return small
+def cut_again(
+    compressed: Compressed,
+    groups: list[ChannelGroup],
+    channels: Mapping[str, float],
+    scores: Scores,
+    momenta: dict[str, Tensor],
+) -> None:
+    """Cuts a network in training: `groups` are its own, `channels` their keep ratios; its momenta lose the same places.
+
+    What is kept goes on as if nothing had happened: the optimiser's next step on it is the one it would have taken.
+    """
+    keep = best_channels(compressed.module, groups, channels, scores)
+    moving = copy.deepcopy(compressed.module)
+    for name, parameter in moving.named_parameters():
+        parameter.data.copy_(momenta.get(name, torch.zeros_like(parameter)))
+    small = dict(shrink(moving, groups, keep).named_parameters())
+    momenta.update({name: small[name].detach().clone() for name in momenta})
+    compressed.module = shrink(compressed.module, groups, keep)
+
+
+def best_channels(
+    module: nn.Module, groups: list[ChannelGroup], channels: Mapping[str, float], scores: Scores
+) -> dict[str, np.ndarray]:
+    """Channels that every group named in `channels` keeps at its ratio: those of the highest scores, ascending."""
+    return {g.name: g.keep(scores(module, g), g.width(channels[g.name])) for g in groups if g.name in channels}
 
 
 def _normalised(scores: np.ndarray) -> np.ndarray:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from workloads import Split, Workload, normalise
+from workloads import Split, Workload, eval_mode, normalise
 
 SAMPLES_PER_CHANNEL = 50
 """A covariance of C channels needs several times C samples; at 50·C the widths are stable to a channel."""
@@ -32,10 +36,13 @@ class Covariance:
         self._sum += samples.sum(0)
         self._outer += samples.T @ samples
 
+    def mean(self) -> Tensor:
+        """μ = Σx/n, shape (channels,)."""
+        return self._sum / self.samples
+
     def matrix(self) -> Tensor:
         """Cov = Σxxᵀ/n − μμᵀ, shape (channels, channels)."""
-        mean = self._sum / self.samples
-        return self._outer / self.samples - torch.outer(mean, mean)
+        return self._outer / self.samples - torch.outer(self.mean(), self.mean())
 
     def eigenvalues(self) -> np.ndarray:
         """Descending and not negative, shape (channels,)."""
@@ -58,8 +65,36 @@ def output_spectra(module: nn.Module, layers: list[str], workload: Workload, spl
     256 images (fewer of large pictures), so that narrow layers with large maps do not cost what wide ones with small
     maps need.
     """
-    pixels = workload.input_shape[1] * workload.input_shape[2]
-    least, batch = min(_IMAGES, max(1, _PIXELS // pixels)), min(_BATCH, max(1, _PIXELS_AT_ONCE // pixels))
+    order = np.random.default_rng(0).permutation(len(split))
+    size = _batch_size(workload)
+    batches = (
+        normalise(split.batch(np.sort(order[start : start + size]))[0], workload)
+        for start in range(0, len(order), size)
+    )
+    with eval_mode(module):
+        return _spectra(module, layers, workload, batches)
+
+
+def noise_spectra(module: nn.Module, layers: list[str], workload: Workload, seed: int) -> dict[str, np.ndarray]:
+    """As `output_spectra`, for standard normal noise in place of images and batch norm in train mode.
+
+    It is what an untrained network makes of no data at all. `module` is left alone.
+    """
+    module = copy.deepcopy(module).train()
+    draw = torch.Generator().manual_seed(seed)
+    shape = (max(2, _batch_size(workload)), *workload.input_shape)
+    return _spectra(module, layers, workload, (torch.randn(shape, generator=draw) for _ in itertools.count()))
+
+
+def _batch_size(workload: Workload) -> int:
+    return min(_BATCH, max(1, _PIXELS_AT_ONCE // (workload.input_shape[1] * workload.input_shape[2])))
+
+
+def _spectra(
+    module: nn.Module, layers: list[str], workload: Workload, batches: Iterable[Tensor]
+) -> dict[str, np.ndarray]:
+    """Runs the module on batches, in the modes it is in, until every layer has samples enough."""
+    least = min(_IMAGES, max(1, _PIXELS // (workload.input_shape[1] * workload.input_shape[2])))
     found: dict[str, Covariance] = {}
     images_seen = 0
 
@@ -77,20 +112,15 @@ def output_spectra(module: nn.Module, layers: list[str], workload: Workload, spl
             covariance.samples >= SAMPLES_PER_CHANNEL * len(covariance._sum) for covariance in found.values()
         )
 
-    was_training = module.training
     handles = [listen(name) for name in layers]
-    order = np.random.default_rng(0).permutation(len(split))
     try:
-        module.eval()
         with torch.no_grad():
-            for start in range(0, len(order), batch):
-                images, _ = split.batch(np.sort(order[start : start + batch]))
-                module(normalise(images, workload))
+            for images in batches:
+                module(images)
                 images_seen += len(images)
                 if enough():
                     break
     finally:
-        module.train(was_training)
         for handle in handles:
             handle.remove()
     return {name: covariance.eigenvalues() for name, covariance in found.items()}

@@ -41,8 +41,8 @@ class NotAsPlanned(Uniform):
 
 
 class WrongName(Uniform):
-    def plan(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
-        return super().plan(dense, knobs).model_copy(update={"strategy": "other"})
+    def resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
+        return super().resolve(dense, knobs).model_copy(update={"strategy": "other"})
 
 
 class LosesItsMasks(type(strategy("sentei"))):  # type: ignore[misc]

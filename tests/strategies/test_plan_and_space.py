@@ -74,7 +74,7 @@ def test_any_wrong_field_is_refused_in_one_line(value: Any, field: str) -> None:
         {"strategy": "uniform", "channels": {"conv1": 1.5}},
         {"strategy": "uniform", "channels": {"conv1": 0}},
         {"strategy": "uniform", "channels": {"conv1": float("nan")}},
-        {"strategy": "sentei", "layers": {"conv1": {"sparsity": 1.0}}},
+        {"strategy": "sentei", "layers": {"conv1": {"sparsity": 1.5}}},
         {"strategy": "int", "layers": {"conv1": {"weight_format": "int17"}}},
         {"strategy": "uniform", "surprise": 1},
     ],

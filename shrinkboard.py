@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 _PUBLIC = {
-    "workloads": "Format Network dense custom_workload trace workload workload_names InputError",
-    "strategies": "Compressed Plan Strategy channel_groups shrink strategy strategy_names",
-    "cost_models": "Cost CostModel Deployable Figure Reference target target_names",
+    "workloads": "ArraySplit Dense Format InputError LayerFormats Network Splits calibration_batches custom_workload "
+    "dense epoch_seconds evaluate fold_batch_norm initial trace untrained workload workload_names",
+    "strategies": "ChannelGroup Choice Compressed Family LayerPlan Plan PruneResult Simulated Space Strategy "
+    "best_split channel_groups check_strategy csr_bytes cut on_grid prune_to_drop quantised shrink strategy "
+    "strategy_names weight_quantiser",
+    "cost_models": "Cost CostModel Deployable Figure Reference check_cost_model processor target target_names",
     "leaderboard": "Board Entry Query Store hypervolume write_report",
     "search": "Campaign Evaluator Job Subject Summary run_campaign",
 }

@@ -22,12 +22,21 @@ def speedup(value: float | None, low: float | None, high: float | None) -> str:
 def seconds(value: float | None) -> str:
     if value is None:
         return ABSENT
+    if value == 0:
+        return "0 s"
     if value >= 60:
         return f"{value / 60:.3g} min"
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if value >= size:
             return f"{value / size:.3g} {unit}"
     return f"{value / 1e-9:.3g} ns"
+
+
+def beside(value: float | None, dense: float | None) -> str:
+    """A time and how many times faster it is than the dense network's."""
+    if value is None or dense is None:
+        return ABSENT
+    return seconds(value) + (f" ({dense / value:.2f}×)" if value else "")
 
 
 def count(value: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlalchemy as sa
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -16,8 +17,9 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
+from sqlalchemy.engine import Connection
 
-STORE_VERSION = 1
+STORE_VERSION = 2
 """Version of these tables, kept in `sb_meta`; raised with every change of them."""
 
 metadata = MetaData()
@@ -50,6 +52,12 @@ entries = Table(
     Column("seconds", Double, nullable=False),
     Column("dense_epochs", Double, nullable=False),
     Column("dense_seconds", Double, nullable=False),
+    Column("starts_from", String(20)),
+    Column("total_epochs", Double),
+    Column("epoch_fp32", Double),
+    Column("epoch_bf16", Double),
+    Column("dense_epoch_fp32", Double),
+    Column("dense_epoch_bf16", Double),
     Column("created", String(40), nullable=False),
     # Last, so that SQLite reads the columns above without touching the pages that a long document overflows into.
     Column("document", Text, nullable=False),
@@ -81,8 +89,10 @@ costs = Table(
     Column("latency", Double),
     Column("energy", Double),
     Column("unstable", Boolean, nullable=False),
-    # The Pareto query runs on this index alone, from its fast end to its slow one.
+    Column("total_seconds", Double),
+    # The Pareto queries run on one of these indices alone, from its best end to its worst.
     Index("sb_costs_front", "track", "speedup", "accuracy", "entry"),
+    Index("sb_costs_training", "track", "total_seconds", "accuracy", "entry"),
     Index("sb_costs_entry", "entry"),
 )
 
@@ -94,3 +104,17 @@ references = Table(
     Column("latency", Double, nullable=False),
     Column("dense_accuracy", Double, nullable=False),
 )
+
+
+def upgrade(connection: Connection) -> None:
+    """Brings the tables from version 1 to 2, which holds the whole cost of training."""
+    late = ("starts_from", "total_epochs", "epoch_fp32", "epoch_bf16", "dense_epoch_fp32", "dense_epoch_bf16")
+    for column in (*(entries.c[name] for name in late), costs.c.total_seconds):
+        kind = column.type.compile(connection.dialect)
+        connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {column.name} {kind}")
+    # In version 1 every method started from the trained network.
+    connection.execute(sa.update(entries).values(total_epochs=entries.c.dense_epochs + entries.c.epochs))
+    whole = sa.select(entries.c.dense_seconds + entries.c.seconds).where(entries.c.id == costs.c.entry)
+    connection.execute(sa.update(costs).values(total_seconds=whole.scalar_subquery()))
+    next(index for index in costs.indexes if index.name == "sb_costs_training").create(connection)
+    connection.execute(sa.update(meta).where(meta.c.name == "schema").values(value=str(STORE_VERSION)))

@@ -22,8 +22,18 @@ def leaderboard(
     max_drop: Annotated[float | None, typer.Option(help="At most so many points below the dense network.")] = None,
     max_latency: Annotated[str | None, typer.Option(help="At most this latency, such as 2ms or 500us.")] = None,
     pareto: Annotated[bool, typer.Option("--pareto", help="Only the front of what matches.")] = False,
+    front: Annotated[
+        Literal["speed", "training"],
+        typer.Option(help="The front of accuracy and speed, or of accuracy and the seconds of the whole training."),
+    ] = "speed",
     where: Annotated[str | None, typer.Option(help="Condition, such as 'parameters < 20000 and top1 >= 0.95'.")] = None,
-    sort: Annotated[str, typer.Option(help="Column to sort by; - before it: largest first.")] = "-speedup",
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            help="Column to sort by; - before it: largest first.",
+            show_default="-speedup or, by training, total_seconds",
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many rows per table.")] = None,
     format: Annotated[Literal["table", "json", "csv", "markdown"], typer.Option(help="How to print.")] = "table",
     storage: Storage = DEFAULT_STORAGE,
@@ -31,6 +41,8 @@ def leaderboard(
     """Lists the entries: one table per workload and target, each with its own Pareto front.
 
     Example: shrinkboard leaderboard --workload digits/cnn --target cpu-onnxruntime --max-drop 1.0 --pareto
+
+    Accuracy against training cost: shrinkboard leaderboard --front training --pareto
     """
     from . import render
     from .query import Query, parse_latency
@@ -44,6 +56,7 @@ def leaderboard(
         max_drop=max_drop,
         max_latency=None if max_latency is None else parse_latency(max_latency),
         where=where,
+        front=front,
         pareto=pareto,
         sort=sort,
         limit=limit,

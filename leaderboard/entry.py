@@ -18,15 +18,18 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
 from .errors import LeaderboardError, quoted
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 Kind = Literal["measured", "modelled"]
 Role = Literal["candidate", "control"]
+Start = Literal["trained", "initial"]
 
 # Far above what an honest entry needs (ours have about 100 kB), low enough that a hostile file stays cheap.
 _MAX_CHARACTERS = 16_000_000
@@ -203,7 +206,7 @@ class TargetCost(_Record):
 
 
 class Training(_Record):
-    """What the recipe cost, and what the dense network before it cost."""
+    """What the recipe cost, and what the dense network cost."""
 
     epochs: Amount
     seconds: Amount
@@ -211,6 +214,31 @@ class Training(_Record):
     """That went through a forward and backward pass."""
     dense_epochs: Amount
     dense_seconds: Amount
+    """Zero where its weights came from a checkpoint."""
+    starts_from: Start | None = None
+    """The weights that the recipe started from; None in entries of schema 1, all of which started from trained ones."""
+    epoch_fp32: Amount | None = None
+    epoch_bf16: Amount | None = None
+    dense_epoch_fp32: Amount | None = None
+    dense_epoch_bf16: Amount | None = None
+    """Seconds that a training epoch of this network and of the dense one takes, measured in turns; None where nothing
+    was trained, or where the machine only imitates bf16."""
+
+    @property
+    def total_epochs(self) -> float:
+        """Epochs from fresh weights to the result: a recipe that starts from the trained network pays for that too."""
+        return self.epochs if self.starts_from == "initial" else self.dense_epochs + self.epochs
+
+    @property
+    def total_seconds(self) -> float:
+        """As `total_epochs`, in seconds."""
+        return self.seconds if self.starts_from == "initial" else self.dense_seconds + self.seconds
+
+    @model_serializer(mode="wrap")
+    def _without_what_schema_1_lacked(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # The id hashes what is written: an entry from before these fields keeps its own.
+        late = ("starts_from", "epoch_fp32", "epoch_bf16", "dense_epoch_fp32", "dense_epoch_bf16")
+        return {name: value for name, value in plain(self).items() if value is not None or name not in late}
 
 
 class Environment(_Record):
@@ -235,7 +263,7 @@ class Entry(_Record):
     pydantic's `ValidationError`.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     workload: Name
     strategy: Name
     study: Name

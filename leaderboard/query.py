@@ -8,7 +8,7 @@ import operator
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -19,16 +19,20 @@ from .errors import LeaderboardError, quoted
 if TYPE_CHECKING:
     import pandas
 
+Front = Literal["speed", "training"]
+"""What accuracy is set against: the speed-up, or the seconds that the whole training took, dense network included."""
+
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _NUMBERS = (
     *("accuracy", "drop", "speedup", "low", "high", "latency", "energy", "top1", "top5", "miou", "dense_accuracy"),
     *("parameters", "macs", "bytes", "dense_parameters", "dense_macs"),
-    *("epochs", "seconds", "dense_epochs", "dense_seconds", "trial", "seed"),
+    *("epochs", "seconds", "dense_epochs", "dense_seconds", "total_epochs", "total_seconds"),
+    *("epoch_fp32", "epoch_bf16", "dense_epoch_fp32", "dense_epoch_bf16", "trial", "seed"),
 )
-"""Columns that `where` may name; latencies in seconds, energy in joules, accuracies in 0…1, drop in points."""
+"""Columns that `where` may name; times in seconds, energy in joules, accuracies in 0…1, drop in points."""
 _COLUMNS: dict[str, sa.ColumnElement[Any]] = {
     name: (tables.costs if name in tables.costs.c else tables.entries).c[name]
-    for name in (*_NUMBERS, "id", "study", "strategy", "role", "unstable", "created")
+    for name in (*_NUMBERS, "id", "study", "strategy", "role", "unstable", "starts_from", "created")
 }
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Lt: operator.lt,
@@ -38,6 +42,8 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
 }
+_FRONTS: dict[Front, str] = {"speed": "-speedup", "training": "total_seconds"}
+"""What stands against accuracy, in the words of `Query.sort`."""
 # Long enough for any question a person types; keeps the parser's recursion shallow.
 _MAX_EXPRESSION = 500
 
@@ -58,10 +64,13 @@ class Query:
     """Seconds; entries without a latency are then left out."""
     where: str | None = None
     """Such as `parameters < 20000 and top1 >= 0.95`; an absent figure never matches."""
+    front: Front = "speed"
+    """Which front the board shows."""
     pareto: bool = False
-    """Only the front of what matches."""
-    sort: str = "-speedup"
-    """A column, with `-` before it for the largest first; absent figures come last."""
+    """Only that front of what matches."""
+    sort: str | None = None
+    """A column, with `-` before it for the largest first; absent figures come last. None: the best of the front's
+    figure first."""
     limit: int | None = None
     """Rows per track."""
 
@@ -82,6 +91,8 @@ class Row:
     seed: int
     front: bool
     """On the Pareto front (speed-up, accuracy) of what the query matched on this track."""
+    training_front: bool
+    """On that of accuracy and `total_seconds`."""
     unstable: bool
     accuracy: float
     """That the ranking uses: as the target's runtime runs the network, else on validation."""
@@ -103,6 +114,15 @@ class Row:
     dense_epochs: float
     dense_seconds: float
     """Training of the candidate and of the dense network it came from."""
+    starts_from: str | None
+    total_epochs: float
+    total_seconds: float
+    """From fresh weights to the result, the dense network's training included where the recipe started from it."""
+    epoch_fp32: float | None
+    epoch_bf16: float | None
+    dense_epoch_fp32: float | None
+    dense_epoch_bf16: float | None
+    """Seconds that a training epoch takes, the candidate's and the dense network's."""
     created: str
 
 
@@ -127,6 +147,7 @@ class Board:
     """The answer to a query."""
 
     tracks: tuple[Track, ...]
+    front: Front = "speed"
 
     @property
     def rows(self) -> list[Row]:
@@ -154,7 +175,7 @@ def run(connection: Connection, query: Query) -> Board:
     _check(query)
     conditions, joined = _conditions(query)
     found = [_track(connection, track, query, conditions, joined) for track in _tracks(connection, query)]
-    return Board(tuple(track for track in found if track.matched))
+    return Board(tuple(track for track in found if track.matched), query.front)
 
 
 def _check(query: Query) -> None:
@@ -163,7 +184,9 @@ def _check(query: Query) -> None:
             raise LeaderboardError(f"{name} {value}: a finite number is expected, and a latency of at least 0")
     if query.limit is not None and query.limit < 1:
         raise LeaderboardError(f"limit {quoted(query.limit)}: at least 1 is expected")
-    if query.sort.removeprefix("-") not in _COLUMNS:
+    if query.front not in _FRONTS:
+        raise LeaderboardError(f"front {quoted(query.front)} is unknown; allowed: {', '.join(_FRONTS)}")
+    if query.sort is not None and query.sort.removeprefix("-") not in _COLUMNS:
         raise LeaderboardError(f"sort column {quoted(query.sort)} is unknown; allowed: {', '.join(_COLUMNS)}")
 
 
@@ -211,22 +234,22 @@ def _track(
     matching = [costs.c.track == track.id, *conditions]
     source = costs.join(entries) if joined else costs
     matched = connection.execute(sa.select(sa.func.count()).select_from(source).where(*matching)).scalar_one()
-    front = _front(source, matching)
-
-    on_front = costs.c.entry.in_(front)
+    on_front = {name: costs.c.entry.in_(_front(source, matching, best)) for name, best in _FRONTS.items()}
     selected = {
         "workload": sa.literal(track.workload),
         "target": sa.literal(track.target),
         "key": sa.literal(track.key),
         "kind": sa.literal(track.kind),
-        "front": on_front,
+        "front": on_front["speed"],
+        "training_front": on_front["training"],
     }
     columns = [(selected.get(field.name, _COLUMNS.get(field.name))).label(field.name) for field in fields(Row)]  # type: ignore[union-attr]
-    column = _COLUMNS[query.sort.removeprefix("-")]
-    order = column.desc() if query.sort.startswith("-") else column.asc()
+    sort = query.sort or _FRONTS[query.front]
+    column = _COLUMNS[sort.removeprefix("-")]
+    order = column.desc() if sort.startswith("-") else column.asc()
     statement = sa.select(*columns).select_from(costs.join(entries)).where(*matching)
     if query.pareto:
-        statement = statement.where(on_front)
+        statement = statement.where(on_front[query.front])
     statement = statement.order_by(order.nulls_last(), entries.c.id).limit(query.limit)
     rows = tuple(_row(values) for values in connection.execute(statement).mappings())
 
@@ -247,24 +270,26 @@ def _track(
     )
 
 
-def _front(source: sa.FromClause, matching: list[sa.ColumnElement[bool]]) -> sa.Select[Any]:
-    """Ids on the Pareto front: going from the fastest to the slowest, whoever is more accurate than all before.
+def _front(source: sa.FromClause, matching: list[sa.ColumnElement[bool]], best: str) -> sa.Select[Any]:
+    """Ids on the Pareto front of accuracy and a figure, `best` first: whoever is more accurate than all before.
 
-    The frame counts in groups of equal (speed-up, accuracy), so that equal points are on the front together.
+    The frame counts in groups of equal (figure, accuracy), so that equal points are on the front together.
     """
     c = tables.costs.c
-    best_before = sa.func.max(c.accuracy).over(order_by=[c.speedup.desc(), c.accuracy.desc()], groups=(None, -1))
+    figure = c[best.removeprefix("-")]
+    order = figure.desc() if best.startswith("-") else figure.asc()
+    best_before = sa.func.max(c.accuracy).over(order_by=[order, c.accuracy.desc()], groups=(None, -1))
     swept = (
         sa.select(c.entry, c.accuracy, best_before.label("best_before"))
         .select_from(source)
-        .where(*matching, c.speedup.is_not(None))
+        .where(*matching, figure.is_not(None))
         .subquery()
     )
     return sa.select(swept.c.entry).where(sa.or_(swept.c.best_before.is_(None), swept.c.accuracy > swept.c.best_before))
 
 
 def _row(values: Any) -> Row:
-    return Row(**{**values, "front": bool(values["front"])})
+    return Row(**{**values, **{name: bool(values[name]) for name in ("front", "training_front")}})
 
 
 def parse_where(text: str) -> sa.ColumnElement[bool]:

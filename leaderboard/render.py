@@ -18,11 +18,15 @@ from rich.text import Text
 
 from . import _format
 from .entry import Entry, Figure, Scores, Speedup
-from .query import Board, Row, Track
+from .query import Board, Front, Row, Track
 
 Format = Literal["table", "json", "csv", "markdown"]
 
-_HEADERS = ("", "entry", "strategy", "acc %", "drop", "speed-up [95 %]", "latency", "params", "MACs", "bytes", "train")
+_COMMON = ("", "entry", "strategy", "acc %", "drop")
+_HEADERS: dict[Front, tuple[str, ...]] = {
+    "speed": (*_COMMON, "speed-up [95 %]", "latency", "params", "MACs", "bytes", "train"),
+    "training": (*_COMMON, "training", "epochs", "from", "fp32 epoch", "bf16 epoch"),
+}
 
 
 def to_json(board: Board) -> str:
@@ -42,11 +46,12 @@ def to_csv(board: Board) -> str:
 def to_markdown(board: Board) -> str:
     """One heading and table per track."""
     parts = []
+    headers = _HEADERS[board.front]
     for track in board.tracks:
-        lines = [f"### {_escaped(title(track))}", "", "| " + " | ".join(_HEADERS) + " |"]
-        lines.append("|" + "|".join("---" if i in (0, 1, 2) else "---:" for i in range(len(_HEADERS))) + "|")
-        lines += ["| " + " | ".join(_escaped(cell) for cell in _cells(row)) + " |" for row in track.rows]
-        parts.append("\n".join([*lines, "", _escaped(legend(track))]))
+        lines = [f"### {_escaped(title(track))}", "", "| " + " | ".join(headers) + " |"]
+        lines.append("|" + "|".join("---" if i in (0, 1, 2) else "---:" for i in range(len(headers))) + "|")
+        lines += ["| " + " | ".join(_escaped(cell) for cell in _cells(row, board.front)) + " |" for row in track.rows]
+        parts.append("\n".join([*lines, "", _escaped(legend(track, board.front))]))
     return "\n\n".join(parts) + "\n" if parts else ""
 
 
@@ -55,11 +60,12 @@ def to_table(board: Board) -> RenderableType:
     parts: list[RenderableType] = []
     for track in board.tracks:
         table = Table(box=None, padding=(0, 1, 0, 0), title=Text(title(track), style="bold"), title_justify="left")
-        for i, header in enumerate(_HEADERS):
+        for i, header in enumerate(_HEADERS[board.front]):
             table.add_column(header, justify="left" if i < 3 else "right", no_wrap=i != 2, overflow="fold")
         for row in track.rows:
-            table.add_row(*(Text(cell) for cell in _cells(row)), style="bold" if row.front else "")
-        parts += [table, Text(legend(track), style="dim"), Text()]
+            style = "bold" if _on_front(row, board.front) else ""
+            table.add_row(*(Text(cell) for cell in _cells(row, board.front)), style=style)
+        parts += [table, Text(legend(track, board.front), style="dim"), Text()]
     return Group(*parts[:-1])
 
 
@@ -93,21 +99,38 @@ def title(track: Track) -> str:
     return f"{track.workload} on {track.key}, {track.kind}"
 
 
-def legend(track: Track) -> str:
+def legend(track: Track, front: Front) -> str:
     """What the marks in a table mean, and how many rows there are."""
     matched = f"{len(track.rows)} of {track.matched} matching entries"
     marks = "* on the front of those that match, drop in points below the dense network"
     unstable = "; ? measured on an unstable machine" if any(row.unstable for row in track.rows) else ""
-    return f"{matched}; {marks}{unstable}"
+    training = "; training includes that of the dense network where a recipe starts from it" * (front == "training")
+    return f"{matched}; {marks}{unstable}{training}"
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    return (
-        ("*" if row.front else " ") + ("?" if row.unstable else ""),
+def _on_front(row: Row, front: Front) -> bool:
+    return row.training_front if front == "training" else row.front
+
+
+def _cells(row: Row, front: Front) -> tuple[str, ...]:
+    common = (
+        ("*" if _on_front(row, front) else " ") + ("?" if row.unstable else ""),
         row.id[:8],
         row.strategy,
         _format.percent(row.accuracy),
         _format.points(row.drop),
+    )
+    if front == "training":
+        return (
+            *common,
+            _format.seconds(row.total_seconds),
+            f"{row.total_epochs:g}",
+            row.starts_from or _format.ABSENT,
+            _format.beside(row.epoch_fp32, row.dense_epoch_fp32),
+            _format.beside(row.epoch_bf16, row.dense_epoch_bf16),
+        )
+    return (
+        *common,
         _format.speedup(row.speedup, row.low, row.high),
         _format.seconds(row.latency),
         _format.count(row.parameters),
@@ -128,6 +151,11 @@ def _escaped(text: str) -> str:
 
 def _summary(entry: Entry) -> dict[str, str]:
     training, scores = entry.training, entry.accuracy
+    begun = "fresh" if training.starts_from == "initial" else "trained"
+    epochs = {
+        "fp32": _format.beside(training.epoch_fp32, training.dense_epoch_fp32),
+        "bf16": _format.beside(training.epoch_bf16, training.dense_epoch_bf16),
+    }
     shown = {
         "accuracy": f"validation {_scores(scores.validation)}; dense {_format.percent(scores.dense_validation)} %",
         "parameters": f"{entry.parameters:,} of {entry.dense_parameters:,}",
@@ -135,6 +163,10 @@ def _summary(entry: Entry) -> dict[str, str]:
         "bytes": f"{entry.bytes:,}",
         "training": f"{training.epochs:g} epochs in {_format.seconds(training.seconds)}, {training.images:,} images; "
         f"dense {training.dense_epochs:g} epochs in {_format.seconds(training.dense_seconds)}",
+        "whole training": f"{training.total_epochs:g} epochs in {_format.seconds(training.total_seconds)}, "
+        f"from {begun} weights",
+        "an epoch": ", ".join(f"{name} {text}" for name, text in epochs.items() if text != _format.ABSENT)
+        or "not measured",
         "study": f"{entry.study}, trial {entry.trial}, seed {entry.seed}, {entry.role}",
         "created": entry.created,
         "plan digest": entry.plan_digest,

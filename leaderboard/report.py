@@ -49,7 +49,11 @@ def page_data(board: Board) -> dict[str, Any]:
                 "target": track.target,
                 "key": track.key,
                 "kind": track.kind,
-                "dense": {"accuracy": _dense_accuracy(track), "latency": track.reference_latency},
+                "dense": {
+                    "accuracy": _dense_accuracy(track),
+                    "latency": track.reference_latency,
+                    "seconds": _dense_seconds(track),
+                },
                 "rows": [asdict(row) for row in track.rows],
             }
             for track in board.tracks
@@ -68,6 +72,11 @@ def _dense_accuracy(track: Track) -> float:
     if track.reference_accuracy is not None:
         return track.reference_accuracy
     return sum(row.dense_accuracy for row in track.rows) / len(track.rows)
+
+
+def _dense_seconds(track: Track) -> float:
+    """What its training took, a mean likewise; zero where its weights came from a checkpoint."""
+    return sum(row.dense_seconds for row in track.rows) / len(track.rows)
 
 
 def _hash(text: str) -> str:

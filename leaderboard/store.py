@@ -167,6 +167,8 @@ class Store:
         if version is None:
             self._create()
             version = tables.STORE_VERSION
+        if version < tables.STORE_VERSION:
+            self._upgrade()
         if version > tables.STORE_VERSION:
             raise LeaderboardError(
                 f"storage {self.name} has schema {version}, this shrinkboard knows {tables.STORE_VERSION}; upgrade it"
@@ -182,6 +184,14 @@ class Store:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION_LOCK)))
             tables.metadata.create_all(connection)
             _insert_if_absent(connection, tables.meta, {"name": "schema", "value": str(tables.STORE_VERSION)})
+
+    def _upgrade(self) -> None:
+        with self._transaction(write=True) as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION_LOCK)))
+            # Read again below the lock: another process may have been first.
+            if _version(connection) != tables.STORE_VERSION:
+                tables.upgrade(connection)
 
     @contextmanager
     def _transaction(self, write: bool = False) -> Iterator[Connection]:
@@ -344,6 +354,12 @@ def _add(connection: Connection, entry: Entry) -> bool:
             "seconds": training.seconds,
             "dense_epochs": training.dense_epochs,
             "dense_seconds": training.dense_seconds,
+            "starts_from": training.starts_from,
+            "total_epochs": training.total_epochs,
+            "epoch_fp32": training.epoch_fp32,
+            "epoch_bf16": training.epoch_bf16,
+            "dense_epoch_fp32": training.dense_epoch_fp32,
+            "dense_epoch_bf16": training.dense_epoch_bf16,
             "created": entry.created,
             "document": entry.to_json(),
         },
@@ -379,6 +395,7 @@ def _add_cost(connection: Connection, entry: Entry, cost: TargetCost) -> None:
             latency=cost.value("latency"),
             energy=cost.value("energy"),
             unstable=cost.unstable,
+            total_seconds=entry.training.total_seconds,
         )
     )
 

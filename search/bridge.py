@@ -8,7 +8,7 @@ counts when its entry is on the board; on start, entries that the stored study l
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,9 +54,14 @@ class Proposer:
         widths: frozenset[int],
         storage: optuna.storages.BaseStorage,
         known: Sequence[Entry] = (),
+        options: Mapping[str, bool | float] | None = None,
     ) -> None:
-        """`known` are the entries of this campaign and strategy that are on the board already."""
+        """`known` are the entries of this campaign and strategy that are on the board already.
+
+        `options` are knobs that all trials share (`Strategy.plan`).
+        """
         self.strategy, self.targets, self.wanted = strategy, list(targets), trials
+        self._options = dict(options or {})
         self._dense = dense
         self._space: Space = strategy.space(dense, widths)
         self._ranges = self._space.ranges()
@@ -76,8 +81,9 @@ class Proposer:
         self.finished = 0
         self.exhausted = False
         self._reconcile(known)
+        self._plan({})  # a network that the method cannot handle at all is refused here
         for params in self._space.ladder(min(LADDER, (trials + 1) // 2)):
-            if self._plan(params).digest not in self._values:
+            if self._new(params):
                 self._study.enqueue_trial(params)
 
     @property
@@ -95,12 +101,15 @@ class Proposer:
             params = {
                 name: int(self._rng.integers(low, high, endpoint=True)) for name, (low, high) in self._ranges.items()
             }
-            digest = self._plan(params).digest
-            if digest not in self._values and digest not in self._pending:
+            if self._new(params):
                 self._study.enqueue_trial(params)
                 return self._propose()
         self.exhausted = True
         return None
+
+    def epochs(self, proposal: Proposal, tuning: float, training: float) -> float:
+        """Of one full evaluation of a proposal (`Strategy.epochs`)."""
+        return self.strategy.epochs(self._dense, proposal.plan, tuning, training)
 
     def tell(self, proposal: Proposal, entry: Entry) -> None:
         """Takes the result of a proposal; its entry must be on the board already."""
@@ -129,7 +138,11 @@ class Proposer:
         """One suggestion of the sampler; None where it is a duplicate, of which the sampler is told what is known."""
         trial = self._study.ask(self._distributions)
         params = {name: int(value) for name, value in trial.params.items()}
-        plan = self._plan(params)
+        try:
+            plan = self._plan(params)
+        except InputError:  # knob values that make no network, such as a density at which a layer loses every weight
+            self._study.tell(trial, state=TrialState.FAIL)
+            return None
         if self._values.get(plan.digest):
             self._study.tell(trial, self._values[plan.digest])
             return None
@@ -141,7 +154,15 @@ class Proposer:
         return Proposal(plan, params, number, trial)
 
     def _plan(self, params: dict[str, int]) -> Plan:
-        return self.strategy.plan(self._dense, self._space.decode(params))
+        return self.strategy.plan(self._dense, self._space.decode(params) | self._options)
+
+    def _new(self, params: dict[str, int]) -> bool:
+        """Whether the knob values make a network that was neither evaluated nor proposed."""
+        try:
+            digest = self._plan(params).digest
+        except InputError:
+            return False
+        return digest not in self._values and digest not in self._pending
 
     def _store(self, entry: Entry, values: Sequence[float]) -> None:
         self._stored.add_trial(self._frozen(entry, values))
@@ -169,6 +190,11 @@ class Proposer:
                 self._store(entry, values)
             self._values[entry.plan_digest] = values
             self.finished += 1
+        if known and self._plan(dict(known[-1].knobs)).digest != known[-1].plan_digest:
+            raise InputError(
+                f"study of strategy {self.strategy.name!r}: trial {known[-1].trial} was searched under other options, "
+                "or by another version of the strategy; give the same ones, or choose another --study"
+            )
         for trial in self._stored.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
             self._values.setdefault(str(trial.user_attrs.get("plan_digest")), ())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ import optuna
 
 from leaderboard import Entry, Store
 from leaderboard import Reference as Frozen
-from strategies import strategy
+from strategies import Strategy, strategy
 from workloads import Format, InputError
 
 from .bridge import Proposal, Proposer
@@ -34,7 +34,16 @@ class Campaign:
     strategies: tuple[str, ...]
     targets: tuple[str, ...]
     epochs: float
-    """Tuning epochs of every trial."""
+    """Of every trial that starts from the trained network."""
+    training_epochs: float
+    """Of every trial that starts from initial weights."""
+    options: Mapping[str, bool | float] = field(default_factory=dict)
+    """Of every trial: `distillation`, its weight λ; `straight_through`, training that sees the number formats."""
+
+    def options_of(self, method: Strategy) -> dict[str, bool | float]:
+        """Those of the options that concern a strategy: one without number formats has nothing to see."""
+        formats = method.stage == "format" or "+" in method.name
+        return {name: value for name, value in self.options.items() if formats or name != "straight_through"}
 
 
 @dataclass
@@ -160,7 +169,7 @@ class _Loop:
                 role="candidate",
                 plan=proposal.plan.to_json(),
                 knobs=proposal.params,
-                epochs=self.campaign.epochs,
+                epochs=proposer.epochs(proposal, self.campaign.epochs, self.campaign.training_epochs),
             )
             return job, proposal
         return None
@@ -210,10 +219,11 @@ def _proposers(
     proposers = {}
     for name in campaign.strategies:
         known = [entry for entry in entries if entry.strategy == name and entry.role == "candidate"]
+        method = strategy(name)
         try:
             proposers[name] = Proposer(
                 campaign.name,
-                strategy(name),
+                method,
                 evaluator.dense,
                 campaign.targets,
                 trials,
@@ -221,6 +231,7 @@ def _proposers(
                 widths,
                 storage,
                 known,
+                campaign.options_of(method),
             )
         except InputError as error:
             summary.given_up[name] = str(error)
@@ -269,19 +280,22 @@ def _check_resume(campaign: Campaign, store: Store, entries: Sequence[Entry], re
             "add --resume, or choose another --study"
         )
     first = entries[0]
-    candidates = [entry for entry in entries if entry.role == "candidate"]
     before = {
         "--workload": first.workload,
         "--seed": first.seed,
         "--target": ",".join(sorted(cost.target for cost in first.costs)),
-        "--epochs": candidates[0].epochs if candidates else campaign.epochs,
     }
     now = {
         "--workload": campaign.subject.open().name,
         "--seed": campaign.subject.seed,
         "--target": ",".join(sorted(campaign.targets)),
         "--epochs": campaign.epochs,
+        "--training-epochs": campaign.training_epochs,
     }
+    for entry in entries:
+        if entry.role == "candidate" and not entry.strategy.partition("+")[0].endswith("@scratch-b"):
+            starts = strategy(entry.strategy).start
+            before["--epochs" if starts == "trained" else "--training-epochs"] = entry.epochs
     for option, value in before.items():
         if value != now[option]:
             raise InputError(

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -42,6 +43,17 @@ def search(
         float | None,
         typer.Option(min=0, help="Tuning epochs of a full evaluation; the workload's recipe unless given."),
     ] = None,
+    training_epochs: Annotated[
+        float | None,
+        typer.Option(min=0, help="The same for strategies that start from initial weights; the recipe's unless given."),
+    ] = None,
+    distillation: Annotated[
+        float | None,
+        typer.Option(min=0, help="Weight of learning from the dense network's outputs, in every strategy; 0: none."),
+    ] = None,
+    straight_through: Annotated[
+        bool, typer.Option("--straight-through", help="Tuning sees the number formats (quantisation-aware).")
+    ] = False,
     time_budget: Annotated[
         str | None, typer.Option(help="Stop in time: 90s, 10m or 2h from now, training included.")
     ] = None,
@@ -95,7 +107,11 @@ def search(
         strategies=names,
         targets=tuple(evaluator.targets),
         epochs=opened.recipe.tune_epochs if epochs is None else epochs,
+        training_epochs=opened.recipe.epochs if training_epochs is None else training_epochs,
+        options={} if distillation is None else {"distillation": distillation},
     )
+    if straight_through:
+        campaign = replace(campaign, options={**campaign.options, "straight_through": True})
     with Store(storage) as store:
         if dry_run:
             _print_plan(console, campaign, evaluator, trials, workers)
@@ -279,19 +295,29 @@ def _front_line(store: Store, entry: Entry) -> str:
 
 def _print_plan(console: Console, campaign: Campaign, evaluator: Evaluator, trials: int, workers: int) -> None:
     """What would be done, and how long by the training speed of a few batches on this machine."""
+    from strategies import strategy as by_name
+
     from .campaign import CONTROLS
     from .estimate import estimate_seconds
 
-    estimate = estimate_seconds(evaluator, campaign.epochs)
-    total = estimate.dense + trials * len(campaign.strategies) * estimate.trial / workers
+    estimate = estimate_seconds(evaluator)
+    initial = [name for name in campaign.strategies if by_name(name).start == "initial"]
+    trained = [name for name in campaign.strategies if name not in initial]
+    total = estimate.dense
     console.print(f"workload    {evaluator.subject.open().name}, seed {campaign.subject.seed}")
-    console.print(f"strategies  {', '.join(campaign.strategies)}: {trials} trials of {campaign.epochs:g} epochs each")
+    for names, epochs in ((trained, campaign.epochs), (initial, campaign.training_epochs)):
+        if names:
+            total += trials * len(names) * estimate.trial(epochs) / workers
+            console.print(
+                f"strategies  {', '.join(names)}: {trials} trials each, {epochs:g} epochs and about "
+                f"{estimate.trial(epochs):.1f} s a trial"
+            )
     console.print(f"controls    {', '.join(CONTROLS)}")
     console.print(f"targets     {', '.join(campaign.targets)}")
     console.print(
         f"dense       {'in the cache' if estimate.dense == 0 else f'to be trained, about {estimate.dense:.0f} s'}"
     )
-    console.print(f"time        about {total / 60:.1f} min: {estimate.trial:.1f} s a trial, {workers} at a time")
+    console.print(f"time        about {total / 60:.1f} min, {workers} at a time")
 
 
 def _print_summary(console: Console, campaign: Campaign, store: Store, summary: Summary, seconds: float) -> None:

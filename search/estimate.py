@@ -6,9 +6,7 @@ import copy
 import time
 from dataclasses import dataclass
 
-import torch
-
-from workloads import dense_is_cached, train
+from workloads import dense_is_cached, initial, train
 
 from .evaluation import Evaluator
 
@@ -23,20 +21,23 @@ class Estimate:
 
     dense: float
     """Training the dense network; 0 where it is in the cache or comes from a checkpoint."""
-    trial: float
+    epoch: float
+    """One epoch of training."""
+
+    def trial(self, epochs: float) -> float:
+        """A trial of so many epochs, all it does."""
+        return epochs * self.epoch + _AROUND_TRAINING
 
 
-def estimate_seconds(evaluator: Evaluator, epochs: float) -> Estimate:
+def estimate_seconds(evaluator: Evaluator) -> Estimate:
     """Times a few training batches of a fresh network; an upper bound, for compressed networks train faster."""
     workload = evaluator.subject.open()
     splits = workload.load(workload.data_dir)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(evaluator.subject.seed)
-        module = workload.build()
+    module = initial(workload, evaluator.subject.seed)
     steps = max(1, len(splits.train) // workload.recipe.batch_size)
     train(copy.deepcopy(module), workload, splits.train, seed=0, epochs=1 / steps)
     started = time.perf_counter()
     train(module, workload, splits.train, seed=0, epochs=_BATCHES / steps)
     epoch = (time.perf_counter() - started) / _BATCHES * steps
     known = dense_is_cached(workload, evaluator.subject.seed)
-    return Estimate(0.0 if known else epoch * workload.recipe.epochs, epochs * epoch + _AROUND_TRAINING)
+    return Estimate(0.0 if known else epoch * workload.recipe.epochs, epoch)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -26,6 +26,7 @@ from workloads import (
     calibration_batches,
     custom_workload,
     dense,
+    epoch_seconds,
     evaluate,
     fold_batch_norm,
     trace,
@@ -35,6 +36,8 @@ from workloads import (
 CALIBRATION_IMAGES = 128
 CALIBRATION_PIXELS = 2**21
 """Large pictures need fewer: ranges are taken over pixels, and calibrating holds every activation in memory."""
+EPOCH_STEPS, EPOCH_LIMIT = 5, 3.0
+"""Steps and seconds to measure a training epoch with: little beside the training itself."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,8 @@ class Evaluator:
         cost = TrainingCost(0.0, 0.0, 0)
         if job.epochs > 0:
             cost = method.tune(compressed, subject, job.epochs, total_epochs=job.epochs).cost
+        else:
+            method.recalibrate(compressed, subject)
         deployed = self._deployable(compressed)
         simulated = Simulated(deployed.module, compressed.formats, deployed.calibration)
         validation = evaluate(simulated, subject.splits.validation, subject.workload)
@@ -151,10 +156,29 @@ class Evaluator:
                 "images": cost.images,
                 "dense_epochs": float(subject.cost.epochs),
                 "dense_seconds": subject.cost.seconds,
+                # A teacher has to be trained first, whatever weights the student starts from.
+                "starts_from": "trained" if plan.settings.get("distillation") else method.start,
+                **(self._epoch_seconds(compressed.module) if job.epochs > 0 else {}),
             },
             environment=_environment(),
             dense_digest=subject.digest,
         )
+
+    def _epoch_seconds(self, module: nn.Module) -> dict[str, float | None]:
+        """What a training epoch takes `module` and the dense network, in an entry's fields."""
+        subject, found = self.dense, dict[str, float | None]()
+        precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
+        for precision in precisions:
+            seconds = epoch_seconds(
+                {"": module, "dense_": subject.module},
+                subject.workload,
+                subject.splits.train,
+                precision,
+                steps=EPOCH_STEPS,
+                limit=EPOCH_LIMIT,
+            )
+            found |= {f"{network}epoch_{precision}": value for network, value in seconds.items()}
+        return found
 
     def _deployable(self, compressed: Compressed) -> Deployable:
         subject = self.dense

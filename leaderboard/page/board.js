@@ -1,5 +1,5 @@
 "use strict";
-// Draws a board, {tracks: [{workload, target, key, kind, dense, rows}]}: for every track a picture and a table.
+// Draws a board, {tracks: [{workload, target, key, kind, dense, rows}]}: for every track two pictures and a table.
 // Whatever came from an entry is set as text, never as markup.
 (() => {
   const SVG = "http://www.w3.org/2000/svg";
@@ -42,11 +42,16 @@
     points: (x) => (x > 0 ? "−" : x < 0 ? "+" : "") + Math.abs(x).toFixed(2),
     ratio: (x) => (x === null ? absent : x.toFixed(2) + "×"),
     interval: (row) => (row.low === null ? "" : row.low.toFixed(2) + "–" + row.high.toFixed(2)),
-    seconds: (x) => scaled(x, [[60, " min"], [1, " s"], [1e-3, " ms"], [1e-6, " µs"], [1e-9, " ns"]]),
+    seconds: (x) => x === 0 ? "0 s" : scaled(x, [[60, " min"], [1, " s"], [1e-3, " ms"], [1e-6, " µs"], [1e-9, " ns"]]),
     joules: (x) => scaled(x, [[1, " J"], [1e-3, " mJ"], [1e-6, " µJ"], [1e-9, " nJ"]]),
     count: (x) => (x < 1000 ? String(x) : scaled(x, [[1e9, " G"], [1e6, " M"], [1e3, " k"]])),
     bytes: (x) => (x < 1000 ? x + " B" : scaled(x, [[1e9, " GB"], [1e6, " MB"], [1e3, " kB"]])),
   };
+
+  function duration(x) {
+    const [size, unit] = [[3600, " h"], [60, " min"], [1, " s"], [1e-3, " ms"], [1e-6, " µs"]].find(([size]) => x >= size * (1 - 1e-9)) || [1e-9, " ns"];
+    return `${+(x / size).toPrecision(4)}${unit}`;
+  }
 
   const COLUMNS = [
     { name: "strategy", label: "strategy", kind: "text strategy" },
@@ -59,8 +64,8 @@
     { name: "parameters", label: "params", show: (r) => format.count(r.parameters) },
     { name: "macs", label: "MACs", show: (r) => format.count(r.macs) },
     { name: "bytes", label: "size", show: (r) => format.bytes(r.bytes) },
-    { name: "seconds", label: "training", kind: "minor", show: (r) => format.seconds(r.seconds) },
-    { name: "epochs", label: "epochs", kind: "minor", show: (r) => String(+r.epochs.toFixed(1)) },
+    { name: "total_seconds", label: "training", kind: "minor", show: (r) => format.seconds(r.total_seconds) },
+    { name: "total_epochs", label: "epochs", kind: "minor", show: (r) => String(+r.total_epochs.toFixed(1)) },
     { name: "id", label: "entry", kind: "text id", show: (r) => r.id.slice(0, 8) },
   ];
 
@@ -93,23 +98,49 @@
     return powers.filter((x) => Math.log2(x) % every === 0);
   }
 
+  // Round durations; a range too short to hold three of them is divided evenly.
+  function durations(low, high, wanted) {
+    const all = [];
+    for (let k = -9; k < 2; k++) for (const m of [1, 2, 5]) if (m * 10 ** k < 60) all.push(m * 10 ** k);
+    all.push(...[1, 2, 5, 10, 20].map((m) => 60 * m));
+    for (let k = 0; k < 6; k++) all.push(...[1, 2, 5].map((m) => 3600 * m * 10 ** k));
+    const inside = all.filter((x) => x >= low && x <= high);
+    if (inside.length < 3) return ticks(low, high, wanted / 2).found;
+    const every = Math.ceil(inside.length / wanted);
+    return inside.filter((x, i) => i % every === 0);
+  }
+
+  // What accuracy is set against: the figure, where it is good (to the right or to the left), and its front.
+  const VIEWS = [
+    { name: "speed", heading: "Accuracy against speed", axis: "speed-up over the dense network →", rising: true, height: 0.5,
+      value: (r) => r.speedup, low: (r) => r.low || r.speedup, high: (r) => r.high ?? r.speedup, front: (r) => r.front,
+      dense: () => 1, span: [0.95, 1.1], ticks: ratios, label: (x) => `${+x.toPrecision(3)}×`,
+      spoken: (r) => `${format.ratio(r.speedup)} as fast${r.front ? ", on the front" : ""}` },
+    { name: "training", heading: "Accuracy against training", axis: "← whole training, the dense network's included", rising: false, height: 0.36,
+      value: (r) => r.total_seconds || null, low: (r) => r.total_seconds, high: (r) => r.total_seconds, front: (r) => r.training_front,
+      dense: (data) => data.dense.seconds || null, span: null, ticks: durations, label: duration,
+      spoken: (r) => `trained in ${format.seconds(r.total_seconds)}${r.training_front ? ", on the front" : ""}` },
+  ];
+
   function track(data, index, styles) {
-    const state = { hidden: new Set(), frontOnly: false, whole: false, sort: "speedup", down: true, all: false };
+    const timed = data.rows.some((r) => r.speedup !== null);
+    const state = { hidden: new Set(), frontOnly: false, whole: false, sort: timed ? "speedup" : "total_seconds", down: timed, all: false };
     const title = element("h2", {}, data.workload);
     const [, fingerprint] = data.key.split("@");
     const about = fingerprint ? `${data.target}, machine ${fingerprint}` : data.target;
     const sub = element("p", { class: "sub" }, element("span", { class: "tag" }, data.kind), ` on ${about} · ${data.rows.length} networks, `
-      + `${data.rows.filter((r) => r.front).length} on the front`);
+      + `${data.rows.filter((r) => r.front).length} on the front of speed, ${data.rows.filter((r) => r.training_front).length} on that of training`);
     const bar = element("div", { class: "bar" });
-    const holder = element("div");
-    const note = element("p", { class: "note" });
+    const known = VIEWS.filter((view) => data.rows.some((r) => view.value(r) !== null));
+    const pictures = (known.length ? known : VIEWS.slice(0, 1))
+      .map((view) => ({ view, holder: element("div"), note: element("p", { class: "note" }), nodes: new Map(), lit: null }));
     const tableHolder = element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Table of ${data.workload} on ${data.key}` });
     const more = element("button", { class: "more", type: "button", onclick: () => { state.all = true; table(); } });
     const switches = element("div", { class: "bar switches" });
     const head = element("div", { class: "head" }, element("div", {}, title, sub), switches);
-    const section = element("section", { id: `track-${index}` }, head, bar, holder, note, tableHolder, more);
+    const figures = pictures.map(({ view, holder, note }) => element("figure", {}, element("h3", {}, view.heading), holder, note));
+    const section = element("section", { id: `track-${index}` }, head, bar, ...figures, tableHolder, more);
     const columns = COLUMNS.filter((c) => !c.optional || data.rows.some((r) => r[c.name] !== null));
-    const nodes = new Map();
 
     const seen = [...new Set(data.rows.map((r) => r.strategy))].sort();
     for (const strategy of seen) {
@@ -126,17 +157,19 @@
       then();
     } }, label));
     toggle("Front only", "frontOnly", () => filter());
-    toggle("Whole range", "whole", () => chart());
+    toggle("Whole range", "whole", () => pictures.forEach(chart));
 
-    const visible = (r) => !state.hidden.has(r.strategy) && (!state.frontOnly || r.front);
+    const visible = (r, front) => !state.hidden.has(r.strategy) && (!state.frontOnly || front(r));
+    const onAny = (r) => r.front || r.training_front;
 
-    function chart() {
+    function chart(picture) {
+      const { view, holder, nodes } = picture;
       const width = Math.max(280, holder.clientWidth || 900);
       const narrow = width < 560;
-      const height = Math.round(Math.min(460, Math.max(300, width * 0.5)));
+      const height = Math.round(Math.min(920 * view.height, Math.max(300, width * view.height)));
       const box = { left: 44, right: width - 14, top: 26, bottom: height - 42 };
-      const rows = data.rows.filter((r) => r.speedup !== null);
-      const frontRows = rows.filter((r) => r.front).sort((a, b) => a.speedup - b.speedup || b.accuracy - a.accuracy);
+      const rows = data.rows.filter((r) => view.value(r) !== null);
+      const frontRows = rows.filter(view.front).sort((a, b) => view.value(a) - view.value(b) || b.accuracy - a.accuracy);
 
       // Ten points below the dense network is where the ranking stops counting; what lost far more would press the rest
       // flat against the upper edge.
@@ -147,84 +180,97 @@
       let bottom = extreme(Math.min, dense.accuracy, scope.map((r) => r.accuracy));
       const pad = Math.max(0.002, (top - bottom) * 0.07);
       top = Math.min(1.002, top + pad); bottom = Math.max(-0.002, bottom - pad);
-      const fastest = extreme(Math.max, 1.1, scope.map((r) => r.high ?? r.speedup));
-      const slowest = extreme(Math.min, 0.95, scope.map((r) => r.low || r.speedup));
-      const margin = Math.max(0.04, 0.04 * Math.log2(fastest / slowest));
-      const left = Math.log2(slowest) - margin, right = Math.log2(fastest) + margin;
+      const denseValue = view.dense(data);
+      const [least, most] = view.span || [denseValue ?? Infinity, denseValue ?? -Infinity];
+      const largest = extreme(Math.max, most, scope.map(view.high));
+      const smallest = extreme(Math.min, least, scope.map(view.low));
+      const margin = Math.max(0.04, 0.04 * Math.log2(largest / smallest));
+      const left = Math.log2(smallest) - margin, right = Math.log2(largest) + margin;
       const x = (s) => box.left + (Math.log2(s) - left) / (right - left) * (box.right - box.left);
       const y = (a) => box.bottom - (a - bottom) / (top - bottom) * (box.bottom - box.top);
 
-      const clip = `clip-${index}`;
+      const clip = `clip-${view.name}-${index}`;
       const svg = drawn("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, height, role: "group",
-        "aria-label": `Accuracy against speed-up of ${rows.length} networks; the table below holds the same figures` });
+        "aria-label": `${view.heading} of ${rows.length} networks; the table below holds the same figures` });
       svg.append(drawn("defs", {}, drawn("clipPath", { id: clip }, drawn("rect", { x: box.left, y: box.top - 8, width: box.right - box.left + 8, height: box.bottom - box.top + 8 }))));
       const scale = ticks(100 * bottom, 100 * top, 6);
       for (const value of scale.found) {
         svg.append(drawn("line", { class: "grid", x1: box.left, x2: box.right, y1: y(value / 100), y2: y(value / 100) }));
         svg.append(drawn("text", { x: box.left - 8, y: y(value / 100) + 4, "text-anchor": "end" }, value.toFixed(scale.digits)));
       }
-      for (const value of ratios(2 ** left, 2 ** right, narrow ? 5 : 10)) {
+      for (const value of view.ticks(2 ** left, 2 ** right, narrow ? 5 : 10)) {
         svg.append(drawn("line", { class: "grid", x1: x(value), x2: x(value), y1: box.top, y2: box.bottom }));
-        svg.append(drawn("text", { x: x(value), y: box.bottom + 18, "text-anchor": "middle" }, `${+value.toPrecision(3)}×`));
+        svg.append(drawn("text", { x: x(value), y: box.bottom + 18, "text-anchor": "middle" }, view.label(value)));
       }
       svg.append(drawn("line", { class: "axis", x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom }));
-      svg.append(drawn("text", { x: box.right, y: height - 6, "text-anchor": "end" }, "speed-up over the dense network →"));
+      svg.append(drawn("text", view.rising ? { x: box.right, y: height - 6, "text-anchor": "end" } : { x: box.left, y: height - 6 }, view.axis));
       svg.append(drawn("text", { x: 0, y: 12 }, "↑ accuracy, %"));
 
       const inside = drawn("g", { "clip-path": `url(#${clip})` });
       svg.append(inside);
       if (frontRows.length) {
-        let path = `M${box.left} ${y(frontRows[0].accuracy)}`;
-        frontRows.forEach((r, i) => { path += `H${x(r.speedup)}V${i + 1 < frontRows.length ? y(frontRows[i + 1].accuracy) : box.bottom}`; });
-        inside.append(drawn("path", { class: "under", d: `${path}H${box.left}Z` }), drawn("path", { class: "step", d: path }));
+        // From the end where nothing is given up: the front falls away from there.
+        const falling = view.rising ? frontRows : [...frontRows].reverse();
+        const start = view.rising ? box.left : box.right;
+        let path = `M${start} ${y(falling[0].accuracy)}`;
+        falling.forEach((r, i) => { path += `H${x(view.value(r))}V${i + 1 < falling.length ? y(falling[i + 1].accuracy) : box.bottom}`; });
+        inside.append(drawn("path", { class: "under", d: `${path}H${start}Z` }), drawn("path", { class: "step", d: path }));
       }
       inside.append(drawn("line", { class: "dense", x1: box.left, x2: box.right, y1: y(dense.accuracy), y2: y(dense.accuracy) }));
-      inside.append(drawn("line", { class: "dense", x1: x(1), x2: x(1), y1: box.top, y2: box.bottom }));
+      if (denseValue !== null) inside.append(drawn("line", { class: "dense", x1: x(denseValue), x2: x(denseValue), y1: box.top, y2: box.bottom }));
       inside.append(drawn("text", { x: box.right - 4, y: y(dense.accuracy) - 6, "text-anchor": "end" }, "dense network"));
 
       nodes.clear();
       const points = drawn("g");
       // Beaten networks first, so that the front lies above them.
-      const shown = rows.filter((r) => r.accuracy >= bottom).sort((a, b) => a.front - b.front || a.speedup - b.speedup);
+      const shown = rows.filter((r) => r.accuracy >= bottom).sort((a, b) => view.front(a) - view.front(b) || view.value(a) - view.value(b));
       for (const row of shown) {
         const style = styles.get(row.strategy);
-        const group = drawn("g", { class: `point k${style % COLOURS}${row.front ? "" : " beaten"}${row.unstable ? " unstable" : ""}`,
-          transform: `translate(${x(row.speedup).toFixed(1)} ${y(row.accuracy).toFixed(1)})`, role: "img", "aria-label": spoken(row) });
-        if (row.low !== null && (row.front || rows.length <= 60)) {
+        const group = drawn("g", { class: `point k${style % COLOURS}${view.front(row) ? "" : " beaten"}${row.unstable ? " unstable" : ""}`,
+          transform: `translate(${x(view.value(row)).toFixed(1)} ${y(row.accuracy).toFixed(1)})`, role: "img",
+          "aria-label": `${row.strategy}: accuracy ${format.percent(row.accuracy)} percent, ${view.spoken(row)}` });
+        if (view.rising && row.low !== null && (row.front || rows.length <= 60)) {
           const from = (x(Math.max(row.low, 2 ** left)) - x(row.speedup)).toFixed(1), to = (x(row.high) - x(row.speedup)).toFixed(1);
           group.append(drawn("path", { class: "whisker", d: `M${from} 0H${to}M${from} -3V3M${to} -3V3` }));
         }
-        group.append(mark(style, row.front ? 6 : rows.length > 1000 ? 3 : 4.5, false));
+        group.append(mark(style, view.front(row) ? 6 : rows.length > 1000 ? 3 : 4.5, false));
         if (rows.length <= 1000) group.append(drawn("circle", { class: "hit", r: 11 }));
         nodes.set(row, group);
         group.row = row;
         points.append(group);
       }
       inside.append(points);
-      browse(points, [...shown].sort((a, b) => a.speedup - b.speedup || a.accuracy - b.accuracy));
+      browse(picture, points, [...shown].sort((a, b) => view.value(a) - view.value(b) || a.accuracy - b.accuracy));
       holder.replaceChildren(svg);
-      mask();
+      mask(picture);
     }
 
     // The scales do not depend on what is hidden, so hiding only masks: ten thousand networks stay quick.
-    function mask() {
-      for (const [row, node] of nodes) node.classList.toggle("off", !visible(row));
-      const rows = data.rows.filter(visible);
-      const unknown = rows.filter((r) => r.speedup === null).length;
-      const low = rows.filter((r) => r.speedup !== null && !nodes.has(r));
+    function mask({ view, nodes, note }) {
+      for (const [row, node] of nodes) node.classList.toggle("off", !visible(row, view.front));
+      const rows = data.rows.filter((r) => visible(r, view.front));
+      const unknown = rows.filter((r) => view.value(r) === null).length;
+      const low = rows.filter((r) => view.value(r) !== null && !nodes.has(r));
       const below = low.length;
       const notes = [];
-      if (below) notes.push(`${below} ${below === 1 ? "network lies" : "networks lie"} below this range${low.some((r) => r.front) ? ", some of the front among them" : ""}; “Whole range” shows them.`);
-      if (unknown) notes.push(`${unknown} without a speed-up ${unknown === 1 ? "stands" : "stand"} in the table only.`);
-      if (data.rows.some((r) => r.unstable)) notes.push("Hollow marks: measured on a machine that was too noisy.");
-      if (data.rows.some((r) => r.low !== null)) notes.push("Bars are 95 % intervals.");
+      if (below) notes.push(`${below} ${below === 1 ? "network lies" : "networks lie"} below this range${low.some(view.front) ? ", some of the front among them" : ""}; “Whole range” shows them.`);
+      if (unknown) notes.push(`${unknown} without a ${view.rising ? "speed-up" : "training"} ${unknown === 1 ? "stands" : "stand"} in the table only.`);
+      if (view.rising) {
+        if (data.rows.some((r) => r.unstable)) notes.push("Hollow marks: measured on a machine that was too noisy.");
+        if (data.rows.some((r) => r.low !== null)) notes.push("Bars are 95 % intervals.");
+      } else {
+        notes.push("Seconds are those of the machine that trained.");
+        if (!data.dense.seconds) notes.push("The dense network came from a checkpoint; its own training is not counted.");
+      }
       note.textContent = notes.join(" ");
     }
 
     // One tab stop for the picture; arrow keys go from network to network.
-    function browse(points, order) {
+    function browse({ view, nodes }, points, order) {
       if (!order.length) return;
-      let current = order.find((r) => r.front && visible(r)) || order[0];
+      const shows = (r) => visible(r, view.front);
+      const point = (row) => light(row, row && nodes.get(row));
+      let current = order.find((r) => view.front(r) && shows(r)) || order[0];
       nodes.get(current).setAttribute("tabindex", "0");
       const rowOf = (event) => event.target.closest("g.point")?.row;
       points.addEventListener("pointerover", (event) => { const row = rowOf(event); if (row) point(row); });
@@ -238,7 +284,7 @@
         if (!step) return;
         event.preventDefault();
         let at = order.indexOf(current) + step;
-        while (order[at] && !visible(order[at])) at += step;
+        while (order[at] && !shows(order[at])) at += step;
         const next = order[at];
         if (!next) return;
         nodes.get(current).removeAttribute("tabindex");
@@ -248,16 +294,18 @@
       });
     }
 
-    let lit = null;
-    function point(row) {
-      if (lit) { lit.classList.remove("on"); lit = null; }
-      const node = row && nodes.get(row);
-      if (node) { node.classList.add("on"); lit = node; }
+    // A network chosen in one picture is lit in the others too; the tip stands beside `node`.
+    function light(row, node) {
+      for (const picture of pictures) {
+        if (picture.lit) picture.lit.classList.remove("on");
+        picture.lit = (row && picture.nodes.get(row)) || null;
+        if (picture.lit) picture.lit.classList.add("on");
+      }
       tip(row, node);
     }
 
     function table() {
-      const rows = data.rows.filter(visible);
+      const rows = data.rows.filter((r) => visible(r, onAny));
       const value = (r) => r[state.sort];
       rows.sort((a, b) => {
         const u = value(a), v = value(b);
@@ -283,16 +331,22 @@
       more.textContent = `Show all ${rows.length} rows`;
     }
 
-    function filter() { mask(); table(); }
+    function filter() { pictures.forEach(mask); table(); }
     return { section, start: () => {
-      chart();
+      pictures.forEach(chart);
       table();
+      const { holder } = pictures[0];
       let width = holder.clientWidth;
-      new ResizeObserver(() => { if (holder.clientWidth !== width) { width = holder.clientWidth; chart(); } }).observe(holder);
+      new ResizeObserver(() => { if (holder.clientWidth !== width) { width = holder.clientWidth; pictures.forEach(chart); } }).observe(holder);
     } };
   }
 
-  const spoken = (r) => `${r.strategy}: accuracy ${format.percent(r.accuracy)} percent, ${format.ratio(r.speedup)} as fast${r.front ? ", on the front" : ""}`;
+  // How much faster than the dense network's a training epoch is, where it was measured.
+  function faster(row) {
+    const found = ["fp32", "bf16"].filter((p) => row[`epoch_${p}`] && row[`dense_epoch_${p}`])
+      .map((p) => `${format.ratio(row[`dense_epoch_${p}`] / row[`epoch_${p}`])} in ${p}`);
+    return found.join(", ") || absent;
+  }
 
   function tip(row, node) {
     const box = document.getElementById("tip");
@@ -307,7 +361,9 @@
       ["parameters", format.count(row.parameters) + share(row.parameters, row.dense_parameters)],
       ["MACs", format.count(row.macs) + share(row.macs, row.dense_macs)],
       ["size", format.bytes(row.bytes)],
-      ["training", `${format.seconds(row.seconds)}, ${+row.epochs.toFixed(1)} epochs`],
+      ["training", `${format.seconds(row.total_seconds)}, ${+row.total_epochs.toFixed(1)} epochs`],
+      ["of it this recipe", `${format.seconds(row.seconds)}, ${+row.epochs.toFixed(1)} epochs`],
+      ["a training epoch", faster(row)],
       ["entry", row.id.slice(0, 8)],
     ].filter(([, value]) => value !== absent);
     if (row.unstable) lines.push(["measured", "machine unstable"]);

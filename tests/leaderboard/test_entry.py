@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from board_samples import cost, entry, fields
+from board_samples import cost, entry, fields, training
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -79,6 +79,22 @@ def test_primary_accuracy_and_the_one_that_ranks() -> None:
     assert segmented.accuracy.validation.primary == 0.6
 
 
+def test_an_entry_of_schema_1_keeps_its_id() -> None:
+    made = entry(schema_version=1)
+    assert made.id == "6da9eeda216b1dda"  # as the version before these fields hashed it
+    assert "starts_from" not in made.to_json() and "epoch_fp32" not in made.to_json()
+    assert Entry.from_json(made.to_json()).id == made.id
+
+
+def test_the_whole_training_is_that_of_the_dense_network_too_where_it_started_there() -> None:
+    for start, epochs, seconds in ((None, 12.0, 15.5), ("trained", 12.0, 15.5), ("initial", 2.0, 3.5)):
+        made = entry(training=training(starts_from=start, epoch_fp32=1.5))
+        assert (made.training.total_epochs, made.training.total_seconds) == (epochs, seconds)
+        assert Entry.from_json(made.to_json()) == made
+    ids = {entry(training=training(**{name: 1.0})).id for name in ("epoch_fp32", "epoch_bf16", "dense_epoch_fp32")}
+    assert len(ids) == 3
+
+
 BAD: list[tuple[str, Any]] = [
     ("accuracy.validation.top1", 1.01),
     ("accuracy.validation.top1", -0.1),
@@ -121,7 +137,10 @@ BAD: list[tuple[str, Any]] = [
     ("created", "yesterday"),
     ("created", "2026-11-22T03:08:21+01:00"),
     ("training.seconds", -1.0),
+    ("training.starts_from", "scratch"),
+    ("training.epoch_bf16", -1.0),
     ("schema_version", 0),
+    ("schema_version", 3),
 ]
 
 
@@ -185,7 +204,7 @@ def test_a_changed_or_missing_field_is_refused(field: str) -> None:
         '{"a": 1, "a": 1}',
         '{"a": "\ud800"}',
         '{"\\ud800": 1}',
-        '{"schema_version": 2}',
+        '{"schema_version": 3}',
         '{"schema_version": ' + "9" * 4000 + "}",
         "\x00",
         "\ufeff{}",

@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from board_samples import cost, entry, scored
+from board_samples import cost, entry, scored, training
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,6 +44,48 @@ def test_the_front_in_sql_is_the_front_by_definition(
     found = shared.query(query).rows
     assert {row.id for row in found} == {row.id for row in kept}
     assert {row.id for row in found if row.front} == brute_front(kept)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 6).map(lambda x: 0.90 + x / 100), st.integers(1, 6), st.booleans()),
+        min_size=1,
+        max_size=25,
+    )
+)
+def test_the_front_of_training_counts_the_dense_network_where_a_recipe_starts_from_it(
+    shared: Store, points: list[tuple[float, int, bool]]
+) -> None:
+    workload = f"t{next(NAMES)}"
+    shared.add_many(
+        scored(
+            trial,
+            accuracy,
+            None,
+            workload=workload,
+            study=workload,
+            training=training(seconds=float(seconds), dense_seconds=3.0, starts_from="initial" if fresh else "trained"),
+        )
+        for trial, (accuracy, seconds, fresh) in enumerate(points)
+    )
+    rows = shared.query(Query(workload=workload, front="training")).rows
+    whole = {trial: seconds + (0.0 if fresh else 3.0) for trial, (_, seconds, fresh) in enumerate(points)}
+    assert [row.total_seconds for row in rows] == sorted(whole.values())
+    assert {row.trial: row.total_seconds for row in rows} == whole
+
+    def beaten(row: Row) -> bool:
+        return any(
+            r.total_seconds <= row.total_seconds
+            and r.accuracy >= row.accuracy
+            and (r.total_seconds, r.accuracy) != (row.total_seconds, row.accuracy)
+            for r in rows
+        )
+
+    unbeaten = {row.trial for row in rows if not beaten(row)}
+    assert {row.trial for row in rows if row.training_front} == unbeaten
+    assert {row.trial for row in shared.query(Query(workload=workload, front="training", pareto=True)).rows} == unbeaten
+    assert not any(row.front for row in rows)  # none has a speed-up
 
 
 @pytest.fixture
@@ -203,6 +245,7 @@ def test_deep_but_allowed_expressions_run(board: Store) -> None:
     [
         Query(sort="document"),
         Query(sort="--speedup"),
+        Query(front="beauty"),  # type: ignore[arg-type]
         Query(limit=0),
         Query(max_drop=float("nan")),
         Query(max_latency=-1.0),

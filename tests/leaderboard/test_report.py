@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from board_samples import cost, entry, scored
+from board_samples import cost, entry, scored, training
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -134,16 +134,33 @@ def test_a_browser_shows_hostile_text_as_text(hostile: Board, tmp_path: Path) ->
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 def test_a_browser_draws_every_entry(store: Store, tmp_path: Path) -> None:
+    accuracies, speedups = (0.98, 0.97, 0.96, 0.5, 0.99), (1.0, 2.0, 1.5, 4.0, None)
     store.add_many(
-        [scored(0, 0.98, 1.0), scored(1, 0.97, 2.0), scored(2, 0.96, 1.5), scored(3, 0.5, 4.0), scored(4, 0.99, None)]
+        scored(trial, accuracy, speedup, training=training(seconds=4.0 - trial))
+        for trial, (accuracy, speedup) in enumerate(zip(accuracies, speedups, strict=True))
     )
     file = tmp_path / "board.html"
     write_report(store.query(Query()), file)
     page, complaints = browsed(file, tmp_path / "profile")
     assert complaints == ""
     assert page.count("<tr") == 1 + 5
-    assert len(re.findall(r'<g class="point', page)) == 3  # one lies below the range, one has no speed-up
-    assert "1 network lies below this range" in page and "1 without a speed-up" in page
+    assert page.count("<figure>") == page.count("1 network lies below this range") == 2
+    speed, cost = page.split("<figure>")[1:]
+    assert len(re.findall(r'<g class="point', speed)) == 3  # one lies below the range, one has no speed-up
+    assert "1 without a speed-up" in speed
+    assert len(re.findall(r'<g class="point', cost)) == 4
+    # The last one is the most accurate, and its training the cheapest.
+    assert re.findall(r"accuracy ([\d.]+) percent, trained in ([\d.]+ s), on the front", cost) == [("99.00", "12.0 s")]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+def test_a_board_without_training_times_has_no_picture_of_them(store: Store, tmp_path: Path) -> None:
+    store.add(scored(0, 0.98, 1.0, training=training(seconds=0.0, dense_seconds=0.0)))
+    file = tmp_path / "board.html"
+    write_report(store.query(Query()), file)
+    page, complaints = browsed(file, tmp_path / "profile")
+    assert complaints == ""
+    assert page.count("<figure>") == 1
 
 
 @settings(max_examples=20)

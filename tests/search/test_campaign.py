@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -10,6 +11,8 @@ import pytest
 
 from leaderboard import Store
 from search import Campaign, Subject, Summary, run_campaign
+from strategies import Plan
+from strategies.uniform import Uniform
 from workloads import Dense, InputError
 
 from .fakes import FakeEvaluator
@@ -23,7 +26,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def campaign(strategies: tuple[str, ...] = STRATEGIES, name: str = "s", epochs: float = 1.0, seed: int = 0) -> Campaign:
-    return Campaign(name, Subject("digits/cnn", seed=seed), strategies, ("counts",), epochs)
+    return Campaign(name, Subject("digits/cnn", seed=seed), strategies, ("counts",), epochs, 2 * epochs)
 
 
 def run(store: Store, evaluator: FakeEvaluator, trials: int = 6, **options: object) -> Summary:
@@ -139,6 +142,46 @@ def test_a_strategy_that_fails_again_and_again_is_given_up_and_the_others_go_on(
         "pca_l1": 6,
         "global_l1": 6,
     }
+
+
+def test_knob_values_that_make_no_network_are_passed_over(
+    store: Store, digits: Dense, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve = Uniform.resolve
+
+    def picky(self: Uniform, dense: Dense, knobs: dict) -> Plan:
+        if knobs.get("keep", 0.5) < 0.4:
+            raise InputError("too small")
+        return resolve(self, dense, knobs)
+
+    monkeypatch.setattr(Uniform, "resolve", picky)
+    summary = run(store, FakeEvaluator(digits), trials=5, campaign=campaign(("uniform",)))
+    assert summary.finished == 5 and not summary.given_up
+    assert all(e.plan["notes"]["keep"] >= 0.4 for e in store.entries(study="s") if e.role == "candidate")
+
+
+def test_strategies_that_start_from_initial_weights_train_longer(store: Store, digits: Dense) -> None:
+    evaluator = FakeEvaluator(digits)
+    run(store, evaluator, trials=1, campaign=campaign(("l1", "l1@scratch-e", "uniform@reinit")))
+    assert {job.strategy: job.epochs for job in evaluator.jobs if job.role == "candidate"} == {
+        "l1": 1.0,
+        "l1@scratch-e": 2.0,
+        "uniform@reinit": 1.0,
+    }
+
+
+def test_options_reach_every_plan_that_they_concern_and_a_study_is_resumed_with_them(
+    store: Store, digits: Dense
+) -> None:
+    evaluator = FakeEvaluator(digits)
+    options = {"distillation": 0.5, "straight_through": True}
+    asked = replace(campaign(("l1", "l1+int")), options=options)
+    run(store, evaluator, trials=1, campaign=asked)
+    settings = {job.strategy: dict(job.plan)["settings"] for job in evaluator.jobs if job.role == "candidate"}
+    assert settings["l1"] == {"distillation": 0.5, "temperature": 4.0}
+    assert settings["l1+int"] == {"distillation": 0.5, "temperature": 4.0, "straight_through": True}
+    with pytest.raises(InputError, match="other options"):
+        run(store, FakeEvaluator(digits), resume=True, campaign=campaign(("l1", "l1+int")))
 
 
 def test_a_space_that_is_used_up_ends_cleanly(store: Store, digits: Dense) -> None:

@@ -1,0 +1,34 @@
+"""An evaluation records what its training cost, the dense network's beside it."""
+
+from __future__ import annotations
+
+import pytest
+
+from search import Evaluator, Job, Subject
+from strategies import strategy
+from workloads import Dense
+
+
+@pytest.fixture
+def evaluator(digits: Dense) -> Evaluator:
+    return Evaluator(Subject("digits/cnn"), ["counts"], {"counts": None})
+
+
+def job(evaluator: Evaluator, name: str, epochs: float) -> Job:
+    plan = strategy(name).plan(evaluator.dense, {})
+    return Job("study", name, 0, "candidate", plan.to_json(), {}, epochs)
+
+
+def test_a_trained_candidate_records_its_epoch_beside_the_dense_one(evaluator: Evaluator) -> None:
+    training = evaluator.run(job(evaluator, "uniform", 0.5)).training
+    assert training.starts_from == "trained"
+    assert training.total_epochs == evaluator.dense.cost.epochs + 0.5
+    assert training.total_seconds == evaluator.dense.cost.seconds + training.seconds
+    assert training.epoch_fp32 and training.dense_epoch_fp32
+    assert (training.epoch_bf16 is None) == (training.dense_epoch_bf16 is None)
+
+
+def test_what_was_not_trained_has_no_epoch(evaluator: Evaluator) -> None:
+    training = evaluator.run(job(evaluator, "dense", 0.0)).training
+    assert training.epoch_fp32 is training.dense_epoch_bf16 is None
+    assert training.total_seconds == evaluator.dense.cost.seconds

@@ -20,6 +20,7 @@ from workloads import (
     Accuracy,
     Dense,
     InputError,
+    Network,
     Progress,
     TrainingCost,
     Workload,
@@ -139,7 +140,7 @@ class Evaluator:
             trial=job.trial,
             role=job.role,
             seed=self.subject.seed,
-            plan=dict(job.plan),
+            plan=_as_it_ended(plan, self.reference_network.network, deployed.network).to_json(),
             plan_digest=plan.digest,
             knobs=dict(job.knobs),
             epochs=float(job.epochs),
@@ -187,7 +188,10 @@ class Evaluator:
         calibration = calibration_batches(
             subject.workload, subject.splits.train, images, batch_size=max(1, images // 4)
         )
-        module: nn.Module = on_grid(fold_batch_norm(compressed.module), compressed.formats)
+        corrects = compressed.plan.settings.get("bias_correction")
+        module: nn.Module = on_grid(
+            fold_batch_norm(compressed.module), compressed.formats, calibration if corrects else None
+        )
         network = trace(compressed.module, subject.workload.example, compressed.formats, compressed.nonzeros())
         return Deployable(module, calibration[0][:1].contiguous(), calibration, network)
 
@@ -212,6 +216,17 @@ class Evaluator:
             "telemetry": dict(cost.telemetry),
             "samples": {name: [list(block) for block in blocks] for name, blocks in cost.samples.items()},
         }
+
+
+def _as_it_ended(plan: Plan, dense: Network, deployed: Network) -> Plan:
+    """The plan; where stages have changed the widths since, the final ones are in its notes."""
+    rows = {layer.name: layer.out_channels for layer in deployed.layers}
+    final = {
+        f"width.{name}": rows[name]
+        for name, ratio in plan.channels.items()
+        if rows[name] != round(ratio * dense[name].out_channels)
+    }
+    return plan.model_copy(update={"notes": {**plan.notes, **final}})
 
 
 def objectives(entry: Entry, targets: Sequence[str]) -> tuple[float, ...]:

@@ -61,7 +61,15 @@ class Run:
         """The dense network of a seed, trained once and cached; of the scale's workload unless another is given."""
         chosen = workload or self.workload()
         self.say(f"dense {chosen.name}, seed {seed}, {chosen.recipe.epochs} epochs (cached once trained)")
-        return sb.dense(chosen, seed)
+        tenths: set[int] = set()
+
+        def progress(done: int, steps: int) -> None:
+            tenth = 10 * done // steps
+            if tenth not in tenths:
+                tenths.add(tenth)
+                self.say(f"dense {chosen.name}: {done} of {steps} steps")
+
+        return sb.dense(chosen, seed, progress=progress)
 
     def cell(self, key: Mapping[str, Any], compute: Callable[[], Row]) -> Row:
         """The key and what `compute` gave for it, from the finished cells where it is among them."""
@@ -73,8 +81,11 @@ class Run:
         value = json.loads(json.dumps(compute()))
         line = json.dumps({"key": wanted, "value": value, "seconds": time.monotonic() - started})
         self._cells.parent.mkdir(parents=True, exist_ok=True)
-        with self._cells.open("a") as file:
-            file.write(line + "\n")
+        with self._cells.open("a+") as file:
+            file.seek(0)
+            # A line that a kill cut off is ended first: it is no cell, and the next one must not run on from it.
+            whole = file.read()
+            file.write(("\n" if whole and not whole.endswith("\n") else "") + line + "\n")
             file.flush()
             os.fsync(file.fileno())
         self.say(f"{json.dumps(wanted)}: {time.monotonic() - started:.0f} s")
@@ -126,8 +137,13 @@ class Run:
     def _finished(self) -> list[Row]:
         if not self._cells.exists():
             return []
-        # A line cut off by a kill has no newline; its cell is done again.
-        return [json.loads(line) for line in self._cells.read_text().splitlines(True) if line.endswith("\n")]
+        finished = []
+        for line in self._cells.read_text().splitlines():
+            try:
+                finished.append(json.loads(line))
+            except ValueError:  # cut off by a kill: the cell is done again
+                continue
+        return finished
 
 
 def start(description: str | None, name: str, workload: Mapping[str, str]) -> Run:

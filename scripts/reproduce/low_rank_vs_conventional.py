@@ -20,10 +20,10 @@ from harness import Row, Run, accuracy, size, start
 import shrinkboard as sb
 
 WORKLOAD = {"smoke": "digits/cnn", "cpu": "cifar10/vgg16_quarter", "full": "cifar10/vgg16_bn"}
-TAU = {"smoke": (0.9, 0.98), "cpu": (0.8, 0.9, 0.95, 0.98), "full": (0.7, 0.8, 0.9, 0.95, 0.98)}
+TAU = {"smoke": (0.9, 0.98), "cpu": (0.9, 0.95, 0.98), "full": (0.7, 0.8, 0.9, 0.95, 0.98)}
 DROP, STEP, SEED = 0.01, 0.25, 0
-TUNE_EPOCHS = 1.0
-MOST_FINE_TUNES = {"smoke": 2, "cpu": 12, "full": 20}
+TUNE_EPOCHS = {"smoke": 1.0, "cpu": 0.5, "full": 1.0}
+MOST_FINE_TUNES = {"smoke": 2, "cpu": 7, "full": 20}
 
 CONVENTIONAL = "conventional"
 METHODS: dict[str, tuple[str, Row]] = {
@@ -75,7 +75,7 @@ def _loop(run: Run, dense: Any, name: str, model: Any, reference: Any) -> Row:
             knobs if tau is None else {**knobs, "tau": tau},
             drop=DROP,
             step=STEP,
-            tune_epochs=TUNE_EPOCHS,
+            tune_epochs=TUNE_EPOCHS[run.scale],
             max_fine_tunes=MOST_FINE_TUNES[run.scale],
         )
         if result.last is not None:
@@ -167,8 +167,8 @@ def network(name: str, row: Row) -> Row:
 def text(run: Run, dense: Any) -> str:
     return (
         f"{dense.workload.name}, seed {SEED}, {dense.cost.epochs:g} epochs: {100 * dense.validation.primary:.2f} % on "
-        f"validation. Every fine-tune is {TUNE_EPOCHS:g} epoch with a learning-rate schedule of its own; at most "
-        f"{MOST_FINE_TUNES[run.scale]} a loop. A prune step takes {100 * STEP:g} % of the weights that are left. "
+        f"validation. Every fine-tune is {TUNE_EPOCHS[run.scale]:g} epochs with a learning-rate schedule of its own, "
+        f"at most {MOST_FINE_TUNES[run.scale]} a loop. A prune step takes {100 * STEP:g} % of the weights left. "
         f"τ is the smallest of {', '.join(map(str, TAU[run.scale]))} whose network is within "
         "the point after its first fine-tune; those that were not cost a fine-tune each, counted apart. "
         "Conventional pruning has nothing to repair and begins with a prune step. By method the loops stop by "

@@ -40,8 +40,8 @@ def weight_quantiser(name: str) -> Quantiser:
     `aciq4` is `int4` with the clip of `laplace_clip`; the last two are FP8 as in `quantise_fp8`. Raises `InputError`
     for any other name.
     """
-    if name in ("e4m3", "e5m2"):
-        return partial(minifloat.quantise_fp8, layout=name)
+    if name in minifloat.FP8:
+        return partial(minifloat.quantise_fp8, form=minifloat.FP8[name])
     form = Format.parse(name.replace("aciq", "int", 1))
     if not has_grid(form):
         raise InputError(f"weights in {name} lie on no grid; allowed: int, mf and aciq with their bits, e4m3, e5m2")

@@ -8,8 +8,6 @@ of b bits.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
@@ -117,13 +115,15 @@ def quantise_weight(weight: Tensor, bits: int, ratios: Tensor = RATIOS, *, integ
     return quantise(flat.double(), bits, exponent[:, None], clip[:, None]).to(weight.dtype).view_as(weight)
 
 
-def quantise_fp8(weight: Tensor, layout: Literal["e4m3", "e5m2"]) -> Tensor:
-    """`weight` (filters, …) in OCP FP8, for comparison: the largest |w| of each filter is scaled to the largest code.
+FP8 = {"e4m3": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2}
+
+
+def quantise_fp8(weight: Tensor, form: torch.dtype) -> Tensor:
+    """`weight` (filters, …) in one of `FP8`, for comparison: the largest |w| of each filter becomes the largest code.
 
     E4M3 ends at 448, E5M2 at 57344 (Micikevicius et al., FP8 Formats for Deep Learning, 2022, table 1); scales are
     fp32.
     """
-    form = torch.float8_e4m3fn if layout == "e4m3" else torch.float8_e5m2
     flat = weight.detach().flatten(1)
     scale = flat.abs().amax(1, keepdim=True) / torch.finfo(form).max
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))

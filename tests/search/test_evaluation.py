@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from search import Evaluator, Job, Subject
-from strategies import strategy
+from strategies import Plan, strategy
 from workloads import Dense
 
 
@@ -32,3 +32,11 @@ def test_what_was_not_trained_has_no_epoch(evaluator: Evaluator) -> None:
     training = evaluator.run(job(evaluator, "dense", 0.0)).training
     assert training.epoch_fp32 is training.dense_epoch_bf16 is None
     assert training.total_seconds == evaluator.dense.cost.seconds
+
+
+def test_an_entry_tells_the_widths_that_stages_left(evaluator: Evaluator) -> None:
+    entry = evaluator.run(job(evaluator, "pai_pat", 1.0))
+    final = {name: value for name, value in entry.plan["notes"].items() if name.startswith("width.")}
+    assert final and all(value < 128 for value in final.values())
+    assert Plan.from_json(entry.plan).digest == entry.plan_digest
+    assert not any(name.startswith("width.") for name in evaluator.run(job(evaluator, "uniform", 0.5)).plan["notes"])

@@ -15,6 +15,7 @@ from scipy import integrate, optimize, stats
 from strategies import check_strategy, strategy
 from strategies.ops import integers
 from strategies.ops.minifloat import (
+    FP8,
     RATIOS,
     best_split,
     clipping_errors,
@@ -222,7 +223,7 @@ def test_a_whole_bias_is_whole_and_the_best_of_them(seed: int, bits: int) -> Non
 def test_fp8_uses_its_whole_range_in_every_filter(layout: str) -> None:
     weight = drawn(1, 5, 200).float()
     weight[4] = 0
-    quantised = quantise_fp8(weight, layout)  # type: ignore[arg-type]
+    quantised = quantise_fp8(weight, FP8[layout])
     largest = weight.abs().amax(1)
     torch.testing.assert_close(quantised.abs().amax(1), largest)
     # Half a step: 2^−4 of a number with three bits of mantissa, 2^−3 with two.

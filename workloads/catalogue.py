@@ -64,7 +64,7 @@ _OURS = {
     "cifar10/vgg16_quarter": _Named(
         "VGG-16 at a quarter of its widths: 0.92 M parameters, 20 MMAC; trains in minutes",
         partial(VGG16, width=0.25),
-        recipe=replace(_CIFAR, epochs=12, tune_epochs=1.0, tune_learning_rate=0.02),
+        recipe=replace(_CIFAR, epochs=12, tune_epochs=1.0, tune_learning_rate=0.01),
     ),
     "cifar100/vgg16_bn": _Named("the same VGG-16 with 100 classes", VGG16, _VGG),
     "cifar10/mobilenetv2": _Named("MobileNetV2 for 32×32: 2.2 M parameters, 88 MMAC", mobilenetv2_cifar, _RESNET),

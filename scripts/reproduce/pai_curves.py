@@ -25,7 +25,7 @@ DENSITIES = {
     "full": (0.562, 0.316, 0.178, 0.1, 0.032, 0.01),
 }
 SEEDS = {"smoke": (0,), "cpu": (0,), "full": (0, 1, 2)}
-EPOCHS = {"smoke": 1.0, "cpu": 2.0, "full": 200.0}
+EPOCHS = {"smoke": 1.0, "cpu": 1.5, "full": 200.0}
 SHUFFLED = {"smoke": 1, "cpu": 2, "full": 5}
 WORKLOAD = {"smoke": "digits/cnn", "cpu": "cifar10/resnet8", "full": "cifar100/vgg16_bn"}
 

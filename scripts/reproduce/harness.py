@@ -222,10 +222,11 @@ def _parameters(module: torch.nn.Module) -> int:
 
 
 def machine(device: str) -> str:
-    """What computed, in words: the GPU's name, or the processor and its cores."""
+    """What computed, in words: the GPU's name, or the processor and the threads that PyTorch used."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    return f"{sb.processor().model or platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+    threads = torch.get_num_threads()
+    return f"{sb.processor().model or platform.machine()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def markdown(rows: Sequence[Row]) -> str:

@@ -7,7 +7,8 @@ integers, integers clipped by ACIQ, and minifloats whose exponent width and clip
 8 bits also FP8 with its fixed splits E4M3 and E5M2. The first layer and the classifier have 8 bits throughout. Then the
 networks are tuned at 4 bits with the formats in sight (straight-through), and, for comparison, without.
 
-ResNet-20 and ResNet-56 (the latter in `full` only) are published networks: DIR/checkpoints must hold the files that `CHECKPOINTS` names.
+ResNet-20 and, in `full`, ResNet-56 are published networks: DIR/checkpoints must hold the files that `CHECKPOINTS`
+names.
 """
 
 from __future__ import annotations

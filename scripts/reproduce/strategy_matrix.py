@@ -3,9 +3,8 @@
     python scripts/reproduce/strategy_matrix.py --scale cpu
 
 The networks have their initial weights (nothing is trained: the question is what runs) and the data set's own shapes
-with made-up pictures, so that no data is needed. Every strategy takes its own setting, or the smallest rung of its
-ladder where its own changes nothing; then a step of training, and one picture through the result. What a strategy
-refuses stands in the table with its reason.
+with made-up pictures. Every strategy takes its own setting; then a step of training, and one picture through the
+result. What a strategy refuses stands in the table with its reason.
 """
 
 from __future__ import annotations
@@ -51,7 +50,8 @@ def main() -> None:
     run.write(
         "Every strategy on every network",
         "Density: weights left ÷ weights of the dense network. The first plan of a network includes what all later "
-        "ones share, such as its prune groups and the spectra of its feature maps; training is in neither column.",
+        "ones share, such as its prune groups and the spectra of its feature maps; training is in neither column. "
+        "Scores that are taken in rounds (SynFlow, NTK-SAP) have one round here.",
         {
             network: [without(row, "network") for row in rows if row["network"] == network]
             for network in NETWORKS[run.scale]
@@ -104,9 +104,10 @@ def whole_way(dense: Any, name: str) -> Row:
 
 
 def setting(method: Any, dense: Any) -> dict[str, Any]:
-    """The defaults of a strategy's own space."""
+    """The defaults of a strategy's own space; scores that are taken in rounds have one, which shows as much."""
     space = method.space(dense)
-    return space.decode(space.ladder(1)[0] if space.ladder(1) else {})
+    knobs = space.decode(space.ladder(1)[0] if space.ladder(1) else {})
+    return knobs | ({"iterations": 1} if "iterations" in knobs else {})
 
 
 def without(row: Row, name: str) -> Row:

@@ -62,6 +62,16 @@ def test_another_seed_recipe_network_normalisation_or_data_is_another_training(
     assert len(digests) == 6
 
 
+def test_how_it_will_be_tuned_is_no_other_training(classification: Workload, tmp_path: Path) -> None:
+    first = dense(classification, 0, cache_dir=tmp_path)
+    recipe = replace(classification.recipe, tune_epochs=7, tune_learning_rate=0.3)
+    again = dense(
+        replace(classification, recipe=recipe), 0, cache_dir=tmp_path, progress=lambda *_: pytest.fail("trained again")
+    )
+    assert again.digest == first.digest
+    assert again.workload.recipe.tune_epochs == 7
+
+
 def test_the_variable_gives_the_cache(
     classification: Workload, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

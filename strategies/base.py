@@ -150,7 +150,10 @@ class Strategy(abc.ABC):
         )
 
     def stages(self, plan: Plan, steps: int) -> Sequence[int]:
-        """Optimiser steps, of `steps` in all, after which `advance` is called: ascending, each in 1…steps − 1."""
+        """Optimiser steps, of `steps` in all, after which `advance` is called: ascending, each in 1…steps.
+
+        A training too short for all stages may leave early ones out by a 0 in their place.
+        """
         return ()
 
     def advance(self, compressed: Compressed, dense: Dense, stage: int, momenta: dict[str, Tensor]) -> None:

@@ -69,12 +69,8 @@ def text(run: Run) -> str:
         f"{WORKLOAD[run.scale]}, seeds {', '.join(map(str, SEEDS[run.scale]))}: {KEEP:g} of the channels of every "
         f"group are kept; tuned for {recipe.tune_epochs:g} epochs from the trained network. Nothing was published to "
         "set beside these figures: the source has one sentence on frequency-domain features, the scores are our "
-        "reconstruction.\n\n" + READING.get(run.scale, "")
+        "reconstruction."
     )
-
-
-READING: dict[str, str] = {}
-"""What the committed table of a scale shows."""
 
 
 def plot(plt: Any, rows: list[Row]) -> None:

@@ -100,8 +100,8 @@ class Run:
     ) -> None:
         """Writes the page: `text`, then every table under its heading; `plot(plt)` draws onto the current figure.
 
-        Rows of a table may have different columns; an absent value is an empty field. `text` states epochs, seeds, what
-        was published and why ours differs.
+        Rows of a table may have different columns; an absent value is an empty field. `text` states epochs, seeds and
+        what was published.
         """
         self.out.mkdir(parents=True, exist_ok=True)
         stem = self.name if self.scale == "cpu" else f"{self.name}_{self.scale}"

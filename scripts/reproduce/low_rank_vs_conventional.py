@@ -177,12 +177,8 @@ def text(run: Run, dense: Any) -> str:
         "multiplies zeros like any other weight, so that masks bring nothing and factors bring what they save. Memory "
         "is that of the weights of convolutions and linear layers, every layer as compressed sparse rows (4 bytes a "
         "value, 4 a column, and the row pointers) or dense where that is smaller. Ratios are conventional ÷ ours, "
-        "larger is better. What was published says neither its networks nor its steps.\n\n" + READING.get(run.scale, "")
+        "larger is better. What was published says neither its networks nor its steps."
     )
-
-
-READING: dict[str, str] = {}
-"""What the committed table of a scale shows and why it differs from the published one."""
 
 
 def plot(plt: Any, found: dict[str, Row], dense: float) -> None:

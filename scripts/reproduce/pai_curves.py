@@ -154,12 +154,8 @@ def text(run: Run) -> str:
         "Accuracies are those of the last epoch; methods are compared on validation, the test set is read once a "
         "network. The published figures are of VGG-16 with batch norm on CIFAR-100: final epoch, three runs, dense "
         f"about {PUBLISHED_DENSE:g} %; they have none of NTK-SAP. `pai_pat` cuts channels to a reduction of parameters "
-        "of 1 − density; the density that came of it stands in the last table.\n\n" + READING.get(run.scale, "")
+        "of 1 − density; the density that came of it stands in the last table."
     )
-
-
-READING: dict[str, str] = {}
-"""What the committed table of a scale shows and why it differs from the published one."""
 
 
 def plot(plt: Any, run: Run, rows: list[Row], methods: list[str]) -> None:

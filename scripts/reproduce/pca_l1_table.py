@@ -94,12 +94,8 @@ def text(run: Run, whole: float) -> str:
         f"P and the controls for {whole / 10:g}. Accuracies are those of the last epoch. P starts from the trained "
         "dense network, whose own training is not in its seconds, neither here nor in what was published. The "
         "published figures are of VGG-16 with batch norm on CIFAR-10, 200 and 20 epochs; no dense accuracy, seeds or "
-        "hardware were given.\n\n" + READING.get(run.scale, "")
+        "hardware were given."
     )
-
-
-READING: dict[str, str] = {}
-"""What the committed table of a scale shows and why it differs from the published one."""
 
 
 def plot(plt: Any, rows: list[dict[str, Any]]) -> None:

@@ -206,13 +206,8 @@ def text(run: Run) -> str:
         f"{', '.join(map(str, SEEDS[run.scale]))}; the dense network trained for {recipe.epochs} epochs, every other "
         f"tuned for {recipe.tune_epochs:g} from it. Distillation: λ = 1, T = 2. Unstructured pruning has as many "
         "weights in the whole network as `sentei` beside it, the first layer and the classifier not spared. "
-        f"SENTEI states a loss of {PUBLISHED_LOSS} points of mIoU without the sparsity, network and pictures.\n\n"
-        + READING.get(run.scale, "")
+        f"SENTEI states a loss of {PUBLISHED_LOSS} points of mIoU without the sparsity, network and pictures."
     )
-
-
-READING: dict[str, str] = {}
-"""What the committed table of a scale shows and why it differs from the published one."""
 
 
 def plot(plt: Any, rows: list[Row]) -> None:

@@ -167,7 +167,7 @@ def network(name: str, row: Row) -> Row:
 def text(run: Run, dense: Any) -> str:
     return (
         f"{dense.workload.name}, seed {SEED}, {dense.cost.epochs:g} epochs: {100 * dense.validation.primary:.2f} % on "
-        f"validation. Every fine-tune is {TUNE_EPOCHS:g} epochs with a learning-rate schedule of its own, "
+        f"validation. Every fine-tune is {TUNE_EPOCHS:g} epoch(s) with a learning-rate schedule of its own, "
         f"at most {MOST_FINE_TUNES[run.scale]} a loop. A prune step takes {100 * STEP:g} % of the weights left. "
         f"τ is the smallest of {', '.join(map(str, TAU[run.scale]))} whose network is within "
         "the point after its first fine-tune; those that were not cost a fine-tune each, counted apart. "

@@ -68,6 +68,23 @@ def test_several_workers_share_a_search(tmp_path: Path) -> None:
     assert len({row["id"] for row in rows}) == 6
 
 
+def test_options_of_training_reach_every_entry_and_the_board_ranks_the_whole_cost(tmp_path: Path) -> None:
+    options = ["--training-epochs", "2", "--distillation", "0.5", "--straight-through"]
+    told = shrinkboard(tmp_path, *SEARCH, "--strategy", "snip_structured,uniform+minifloat", *options)
+    assert "2 trials finished, 0 failed" in told.stdout, told.stderr
+    with sb.Store(str(tmp_path / "shrinkboard.db")) as store:
+        entries = {entry.strategy: entry for entry in store.entries() if entry.role == "candidate"}
+    masked, quantised = entries["snip_structured"], entries["uniform+minifloat"]
+    assert masked.epochs == 2.0 and quantised.epochs != 2.0
+    assert masked.plan["settings"]["distillation"] == quantised.plan["settings"]["distillation"] == 0.5
+    assert quantised.plan["settings"]["straight_through"] and "straight_through" not in masked.plan["settings"]
+    # The teacher's training is part of what learning from it costs.
+    assert masked.training.total_epochs == masked.training.dense_epochs + 2.0
+    front = shrinkboard(tmp_path, "leaderboard", "--front", "training", "--format", "json")
+    seconds = [row["total_seconds"] for row in json.loads(front.stdout)]
+    assert seconds == sorted(seconds) and len(seconds) == 4
+
+
 def test_study_and_board_live_in_postgresql_too(tmp_path: Path, postgres: str) -> None:
     study = f"s{os.getpid()}"
     assert shrinkboard(tmp_path, *SEARCH, "--study", study, "--storage", postgres).returncode == 0

@@ -15,7 +15,7 @@ from torch import nn
 
 from cost_models import UNITS, Cost, CostModel, Deployable, Figure, Reference, processor, target
 from leaderboard import Entry
-from strategies import Compressed, Plan, Simulated, on_grid, strategy
+from strategies import Compressed, Plan, Simulated, strategy
 from workloads import (
     Accuracy,
     Dense,
@@ -29,7 +29,6 @@ from workloads import (
     dense,
     epoch_seconds,
     evaluate,
-    fold_batch_norm,
     trace,
     workload,
 )
@@ -188,10 +187,7 @@ class Evaluator:
         calibration = calibration_batches(
             subject.workload, subject.splits.train, images, batch_size=max(1, images // 4)
         )
-        corrects = compressed.plan.settings.get("bias_correction")
-        module: nn.Module = on_grid(
-            fold_batch_norm(compressed.module), compressed.formats, calibration if corrects else None
-        )
+        module = compressed.deployed(calibration)
         network = trace(compressed.module, subject.workload.example, compressed.formats, compressed.nonzeros())
         return Deployable(module, calibration[0][:1].contiguous(), calibration, network)
 

@@ -21,13 +21,16 @@ from workloads import (
     Loss,
     Progress,
     TrainingState,
+    fold_batch_norm,
     reestimate_batch_norm,
     steps_in,
     train,
 )
 
 from .ops.distillation import distillation_loss
+from .ops.grids import TRAINING_RATIOS, on_grid
 from .ops.groups import channel_groups
+from .ops.minifloat import RATIOS
 from .ops.straight_through import quantised_pass
 from .ops.weights import filters_first
 from .plan import Plan, Setting
@@ -60,6 +63,20 @@ class Compressed:
         for name, mask in self.masks.items():
             weight = filters_first(module.get_submodule(name))
             weight.mul_(mask.to(weight.device))
+
+    def deployed(self, calibration: Sequence[Tensor]) -> nn.Module:
+        """A copy as it is deployed: batch norm folded, weights on the grids of their formats.
+
+        Biases are corrected on `calibration` (normalised batches) where the plan says so; weights that were trained
+        straight-through lie on the grids that the training saw.
+        """
+        settings = self.plan.settings
+        return on_grid(
+            fold_batch_norm(self.module),
+            self.formats,
+            calibration if settings.get("bias_correction") else None,
+            TRAINING_RATIOS if settings.get("straight_through") else RATIOS,
+        )
 
 
 class Strategy(abc.ABC):

@@ -179,15 +179,14 @@ def tune(network: Network, strategy: str, tuning: str) -> Row:
     """One row of the comparison; biases are corrected where training has not seen the quantised weights."""
     dense, method, epochs = network.dense, sb.strategy(strategy), network.subject.tune_epochs
     sees = tuning == "straight-through"
-    plan = method.plan(dense, {"weight_bits": network.bits(4), "straight_through": sees})
+    knobs = {"weight_bits": network.bits(4), "straight_through": sees, "bias_correction": not sees}
+    plan = method.plan(dense, knobs)
     compressed = method.compress(dense, plan)
     seconds = 0.0
     if tuning != "none":
         seconds = method.tune(compressed, dense, epochs, total_epochs=epochs).cost.seconds
-    module = sb.on_grid(
-        sb.fold_batch_norm(compressed.module), compressed.formats, None if sees else network.calibration
-    )
-    scores = network.scores(sb.Simulated(module, compressed.formats, network.calibration))
+    deployed = compressed.deployed(network.calibration)
+    scores = network.scores(sb.Simulated(deployed, compressed.formats, network.calibration))
     return {**scores, "epochs": epochs if tuning != "none" else 0.0, "seconds": seconds}
 
 

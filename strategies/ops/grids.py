@@ -18,6 +18,9 @@ from .weights import filters_first
 
 Quantiser = Callable[[Tensor], Tensor]
 """Weight (filters, …) → the same weight on a grid."""
+TRAINING_RATIOS = minifloat.RATIOS[::10]
+"""Clips of minifloats in straight-through training, every tenth of those that are tried otherwise: a step has no time
+for all [our reconstruction]."""
 _SAMPLES = 2**14
 """Of a layer's inputs in one calibration batch, for the split of a minifloat."""
 
@@ -50,13 +53,21 @@ def weight_quantiser(name: str) -> Quantiser:
     return partial(quantise_weight, form=form)
 
 
-def on_grid(folded: nn.Module, formats: Formats, calibration: Sequence[Tensor] | None = None) -> nn.Module:
+def on_grid(
+    folded: nn.Module,
+    formats: Formats,
+    calibration: Sequence[Tensor] | None = None,
+    ratios: Tensor = minifloat.RATIOS,
+) -> nn.Module:
     """A copy of a network (batch norm folded) whose integer and minifloat weights lie on their grid.
 
-    With `calibration` (batches, normalised) the biases are corrected as `quantised` says.
+    With `calibration` (batches, normalised) the biases are corrected as `quantised` says. `ratios` are the clips that
+    minifloats try; a network that was trained straight-through lies on the grids that it has learnt to live with only
+    with `TRAINING_RATIOS`.
     """
     chosen = {name: form.weight for name, form in formats.items() if has_grid(form.weight)}
-    return quantised(folded, {name: partial(quantise_weight, form=form) for name, form in chosen.items()}, calibration)
+    quantisers = {name: partial(quantise_weight, form=form, ratios=ratios) for name, form in chosen.items()}
+    return quantised(folded, quantisers, calibration)
 
 
 def quantised(

@@ -15,11 +15,9 @@ from torch import Tensor, nn
 from workloads import Format, Formats
 
 from . import integers, minifloat
-from .grids import activation_split, has_grid, quantise_weight, sample
+from .grids import TRAINING_RATIOS, activation_split, has_grid, quantise_weight, sample
 from .weights import filters_first
 
-_RATIOS = minifloat.RATIOS[::10]
-"""Clips that a minifloat tries at every step [our reconstruction]."""
 _SAMPLES = 2**12
 """Of a layer's inputs, for the split of a minifloat at every step [our reconstruction]."""
 
@@ -48,7 +46,7 @@ def quantised_pass(formats: Formats) -> Callable[[nn.Module], AbstractContextMan
                 if has_grid(chosen.weight):
                     weight = filters_first(layer)
                     own.append((weight, weight.clone()))
-                    weight.copy_(quantise_weight(weight, chosen.weight, _RATIOS))
+                    weight.copy_(quantise_weight(weight, chosen.weight, TRAINING_RATIOS))
                 if has_grid(chosen.activation):
                     hooks.append(layer.register_forward_pre_hook(_rounding(chosen.activation)))
             yield
@@ -75,7 +73,7 @@ def straight_through(values: Tensor, form: Format) -> Tensor:
     if form.kind == "int":
         rounded = integers.quantise_activation(exact.detach(), low, high, form.bits)
     else:
-        exponent, clip = activation_split(sample(exact, _SAMPLES), low, high, form.bits, _RATIOS)
+        exponent, clip = activation_split(sample(exact, _SAMPLES), low, high, form.bits, TRAINING_RATIOS)
         exact = exact.clamp(-clip, clip)
         rounded = minifloat.quantise(exact.detach(), form.bits, exponent, clip)
     return (exact + (rounded - exact).detach()).to(values.dtype)

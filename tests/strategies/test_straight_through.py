@@ -168,3 +168,17 @@ def test_masks_hold_and_two_parts_equal_the_whole(digits: Dense, name: str) -> N
         assert bool((weight[~mask] == 0).all())
         for bits in (3, 8):
             assert bool((quantise_weight(weight, Format("minifloat", bits))[~mask] == 0).all())
+
+
+@pytest.mark.parametrize("bits", [3, 4])
+def test_a_network_is_deployed_on_the_grids_that_its_training_saw(digits: Dense, bits: int) -> None:
+    method = strategy("minifloat")
+    widths = dict.fromkeys(["conv2", "conv3"], bits)
+    compressed = method.compress(digits, method.plan(digits, {"weight_bits": widths, "straight_through": True}))
+    folded = fold_batch_norm(compressed.module)
+    calibration = calibration_batches(digits.workload, digits.splits.train, 16)
+    deployed = compressed.deployed(calibration)
+    with quantised_pass(compressed.formats)(folded):
+        seen = {name: folded.get_submodule(name).weight.clone() for name in widths}
+    for name, weight in seen.items():
+        torch.testing.assert_close(deployed.get_submodule(name).weight, weight)

@@ -84,7 +84,7 @@ def measured(method: Strategy, subject: Dense) -> dict[str, Any]:
     """Seconds of a candidate (the mean of two), of what is done once, and of a training step in between."""
     space = method.space(fresh(subject))
     first, *others = ({**space.decode(params), **method.one_shot} for params in space.ladder(3))
-    one, *_, other = others
+    one, other = others[0], others[-1]
     warm = fresh(subject)
     candidate_seconds(method, warm, first)
     before = candidate_seconds(method, warm, one)

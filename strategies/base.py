@@ -64,6 +64,13 @@ class Compressed:
             weight = filters_first(module.get_submodule(name))
             weight.mul_(mask.to(weight.device))
 
+    def mask_momenta(self, momenta: Mapping[str, Tensor]) -> None:
+        """Zeroes the optimiser's momentum buffers (parameter name → buffer) where weights are masked, in place."""
+        for name, mask in self.masks.items():
+            if f"{name}.weight" in momenta:
+                transposed = isinstance(self.module.get_submodule(name), nn.ConvTranspose2d)
+                momenta[f"{name}.weight"].mul_(mask.transpose(0, 1) if transposed else mask)
+
     def deployed(self, calibration: Sequence[Tensor]) -> nn.Module:
         """A copy as it is deployed: batch norm folded, weights on the grids of their formats.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from workloads import Dense, InputError
 
@@ -90,8 +90,5 @@ def prune_smallest(compressed: Compressed, sparsity: float, momenta: Mapping[str
     }
     total = sum(score.numel() for score in scores.values())
     compressed.masks.update(top_global(scores, total - round(sparsity * total)))
-    for name, mask in compressed.masks.items():
-        if f"{name}.weight" in momenta:
-            turned = isinstance(compressed.module.get_submodule(name), nn.ConvTranspose2d)
-            momenta[f"{name}.weight"].mul_(mask.transpose(0, 1) if turned else mask)
+    compressed.mask_momenta(momenta)
     compressed.apply_masks(compressed.module)

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from workloads import Dense, InputError, Loss, steps_in, trace
 
@@ -128,10 +128,7 @@ class Sentei(Strategy):
     def advance(self, compressed: Compressed, dense: Dense, stage: int, momenta: dict[str, Tensor]) -> None:
         elapsed = (stage + 1) / int(compressed.plan.settings["refreshes"])
         _mask(compressed, 1 - (1 - elapsed) ** 3)
-        for name, mask in compressed.masks.items():
-            if f"{name}.weight" in momenta:
-                transposed = isinstance(compressed.module.get_submodule(name), nn.ConvTranspose2d)
-                momenta[f"{name}.weight"].mul_(mask.transpose(0, 1) if transposed else mask)
+        compressed.mask_momenta(momenta)
 
     def recalibrate(self, compressed: Compressed, dense: Dense) -> None:
         if not compressed.masks:

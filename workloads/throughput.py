@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .batches import normalise
 from .contract import Split, Workload
-from .training import _bf16_is_fast, _cross_entropy, _optimizer, steps_in
+from .training import bf16_is_fast, recipe_loss, recipe_optimizer, steps_in
 
 Precision = Literal["fp32", "bf16"]
 
@@ -38,7 +38,7 @@ def epoch_seconds(
     The modules and the caller's random generators are left alone; torch's global generator is borrowed meanwhile.
     """
     device = torch.device(workload.device)
-    if precision == "bf16" and not _bf16_is_fast(device):
+    if precision == "bf16" and not bf16_is_fast(device):
         return dict.fromkeys(modules, None)
     batch_size = min(workload.recipe.batch_size, len(split))
     raw, targets = split.batch(np.arange(batch_size))
@@ -65,8 +65,8 @@ class _Run:
         self.module = copy.deepcopy(module).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.module.train()
         # The learning rate stays at zero: a step takes as long, and the network cannot diverge.
-        self.optimizer = _optimizer(self.module, workload)
-        self.criterion = _cross_entropy(workload)
+        self.optimizer = recipe_optimizer(self.module, workload)
+        self.criterion = recipe_loss(workload)
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
 
     def step(self, images: Tensor, targets: Tensor) -> float:

@@ -70,10 +70,10 @@ def train(
     device = torch.device(workload.device)
     module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     module.train()
-    optimizer = _optimizer(module, workload)
+    optimizer = recipe_optimizer(module, workload)
     _give_momentum(optimizer, module, before.optimizer)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16" and _bf16_is_fast(device))
-    criterion = loss or _cross_entropy(workload)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16" and bf16_is_fast(device))
+    criterion = loss or recipe_loss(workload)
     order, order_epoch = np.zeros(0, dtype=np.int64), -1
     started = time.perf_counter()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
@@ -127,7 +127,7 @@ def _schedule(step: int, total: int) -> float:
     return (1 + math.cos(math.pi * (step - warm) / (total - warm))) / 2
 
 
-def _optimizer(module: nn.Module, workload: Workload) -> torch.optim.SGD:
+def recipe_optimizer(module: nn.Module, workload: Workload) -> torch.optim.SGD:
     """SGD with Nesterov momentum; weight decay on matrices and kernels only, not on biases and batch norm."""
     recipe = workload.recipe
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -158,7 +158,8 @@ def _give_momentum(optimizer: torch.optim.SGD, module: nn.Module, buffers: dict[
             optimizer.state[parameter]["momentum_buffer"] = momentum
 
 
-def _cross_entropy(workload: Workload) -> Loss:
+def recipe_loss(workload: Workload) -> Loss:
+    """Cross-entropy with the recipe's label smoothing, pixels of a segmentation that are `VOID` left out."""
     ignored = VOID if workload.task == "segmentation" else -100  # -100: torch's own default, no label
     smoothing = workload.recipe.label_smoothing
 
@@ -168,7 +169,7 @@ def _cross_entropy(workload: Workload) -> Loss:
     return loss
 
 
-def _bf16_is_fast(device: torch.device) -> bool:
+def bf16_is_fast(device: torch.device) -> bool:
     """Whether the device computes in bf16 rather than imitating it slowly, as CPUs without AVX-512 do."""
     if device.type != "cpu":
         return True

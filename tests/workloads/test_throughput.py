@@ -75,7 +75,7 @@ def test_networks_and_random_generators_are_left_alone(
 
 
 def test_imitated_bf16_is_not_measured(classification: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workloads.throughput, "_bf16_is_fast", lambda device: False)
+    monkeypatch.setattr(workloads.throughput, "bf16_is_fast", lambda device: False)
     log: list[str] = []
     watched = {"one": Watched(classification, "one", log)}
     split = classification.load(None).train

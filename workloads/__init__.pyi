@@ -36,6 +36,11 @@ from .network import LayerKind as LayerKind
 from .network import Network as Network
 from .network import symbolic_graph as symbolic_graph
 from .network import trace as trace
+from .network_json import network_from_json as network_from_json
+from .network_json import network_to_json as network_to_json
+from .network_json import read_network as read_network
+from .network_json import write_network as write_network
+from .network_onnx import network_from_onnx as network_from_onnx
 from .throughput import epoch_seconds as epoch_seconds
 from .training import Loss as Loss
 from .training import Progress as Progress

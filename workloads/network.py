@@ -267,7 +267,7 @@ class _Table:
             if kind in ("add", "concat") and len(self.producers(node)) < 2:
                 kind = None
             if kind:
-                self.row(node, node.name, kind)
+                self.row(node, node.name, kind, **(self.window(node) if kind in ("pool", "pad") else {}))
             else:
                 self.folded_or_other(node, node.name, node.target in _FOLDED_FUNCTIONS)
 
@@ -301,7 +301,7 @@ class _Table:
                     "padding": (top, top, left, left),
                 }
             else:
-                window = {"kernel": self.shapes[node.all_input_nodes[0]][2:4]}
+                window = self.window(node)
             self.row(node, name, "pool", **window)
         elif isinstance(module, nn.ZeroPad2d):
             left, right, top, bottom = module.padding
@@ -312,6 +312,21 @@ class _Table:
             self.row(node, name, cast(LayerKind, module.layer_kind))
         else:
             self.folded_or_other(node, name, isinstance(module, _FOLDED_MODULES))
+
+    def window(self, node: torch.fx.Node) -> dict[str, Any]:
+        """Window of a pool or padding called as a function, or of a pool that is told its output size."""
+        if node.target is functional.pad:
+            left, right, top, bottom = [*node.args[1], 0, 0][:4]
+            return {"padding": (top, bottom, left, right)}
+        if node.target in (functional.max_pool2d, functional.avg_pool2d):
+            given = dict(zip(("kernel_size", "stride", "padding"), node.args[1:], strict=False)) | node.kwargs
+            kernel = _pair(given["kernel_size"])
+            top, left = _pair(given.get("padding", 0))
+            return {"kernel": kernel, "stride": _pair(given.get("stride") or kernel), "padding": (top, top, left, left)}
+        taken, out = _size(self.shapes[node.all_input_nodes[0]]), _size(self.shapes[node])
+        stride = (max(taken[0] // out[0], 1), max(taken[1] // out[1], 1))
+        kernel = (taken[0] - (out[0] - 1) * stride[0], taken[1] - (out[1] - 1) * stride[1])
+        return {"kernel": kernel, "stride": stride if out != (1, 1) else (1, 1)}
 
     def weight_row(
         self, node: torch.fx.Node, name: str, path: str, kind: LayerKind, module: Any, per_filter: int, **fields: Any

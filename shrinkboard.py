@@ -14,11 +14,15 @@ from typing import Any
 
 _PUBLIC = {
     "workloads": "ArraySplit Dense Format InputError LayerFormats Network Splits calibration_batches custom_workload "
-    "dense epoch_seconds evaluate fold_batch_norm initial trace untrained workload workload_names",
+    "dense epoch_seconds evaluate fold_batch_norm initial network_from_onnx read_network trace untrained workload "
+    "workload_names write_network",
     "strategies": "ChannelGroup Choice Compressed Family LayerPlan Plan PruneResult Simulated Space Strategy "
     "best_split channel_groups check_strategy csr_bytes cut on_grid prune_to_drop quantised shrink strategy "
     "strategy_names weight_quantiser",
-    "cost_models": "Cost CostModel Deployable Figure Reference check_cost_model processor target target_names",
+    "cost_models": "ConvFolding Cost CostModel Deployable Figure LayerFolding MeasuredBoard PIPELINE_DEPTH "
+    "PublishedDesign RESOURCES Reference RtlBlock RtlChain bram18 check_cost_model estimate "
+    "measured_activity measured_boards named_fpga power_measurements power_model "
+    "processor read_fpgaconvnet rtl_images rtl_reference simulate_rtl target target_names",
     "leaderboard": "Board Entry Query Store hypervolume write_report",
     "search": "Campaign Evaluator Job Subject Summary run_campaign",
 }
@@ -100,6 +104,7 @@ def _app() -> Any:
         ("report", board.report),
         ("dump", board.dump),
         ("import", board.import_),
+        ("estimate", targets.estimate),
         ("workloads", search.workloads),
         ("doctor", targets.doctor),
     ]

@@ -24,15 +24,22 @@ UNITS: Mapping[str, str] = {
     "parameters": "1",
     "macs": "1",
     "bit_operations": "1",
+    "lut": "1",
+    "ff": "1",
+    "dsp": "1",
+    "bram18": "1",
+    "uram": "1",
 }
-"""Figures and their SI units. Latency and energy are of one inference at batch 1; memory is that of the weights."""
+"""Figures and their SI units. Latency and energy are of one inference at batch 1; memory is that of the weights; the
+last five are what a design takes of an FPGA."""
 
 
 @dataclass(frozen=True)
 class Figure:
     """One number of a cost, or the reason why there is none.
 
-    `value`, `low` and `high` are in the unit that `UNITS` gives for the figure's name; `low`…`high` is a 95 % interval.
+    `value`, `low` and `high` are in the unit that `UNITS` gives for the figure's name; `low`…`high` is a 95 % interval
+    of what is measured or fitted, and the bracket of what is modelled with two bounds.
     """
 
     value: float | None
@@ -98,8 +105,9 @@ class CostModel(abc.ABC):
     - Units are those of `UNITS`; a figure that cannot be had is `Figure(None, kind, reason=…)`, never 0 and never a
       guess.
     - A modelled target is deterministic: the same `Network` gives the same figures in every process, and more
-      multiply–accumulates in the same formats never cost less.
-    - `executed` is idempotent: what the target runs when asked for a pair of formats, it runs as that pair.
+      multiply–accumulates in the same formats never cost less time, energy or memory.
+    - `executed` is idempotent: what the target runs when asked for a pair of formats, it runs as that pair. fp32
+      runs as fp32; a modelled target without floating point names the integers that it runs in its place.
     - A target that answers `latency` answers `speedup` too; one that does not leaves `Reference.latency` and `speedup`
       None.
     - A measured target puts a fingerprint of machine and runtime into `key`, so that results of different machines are

@@ -1,12 +1,28 @@
-"""The commands `shrinkboard targets` and `shrinkboard doctor`."""
+"""The commands `shrinkboard estimate`, `shrinkboard targets` and `shrinkboard doctor`.
+
+Heavy imports stand inside the functions, so that `--help` answers at once.
+"""
 
 from __future__ import annotations
 
 import enum
 import json
-from typing import Annotated, Any
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from workloads import Network
+
+    from .base import CostModel
+    from .fpga.device import FpgaDevice
+    from .fpga.estimate import Design
+    from .given_network import GivenNetwork
 
 
 class OutputFormat(enum.StrEnum):
@@ -70,6 +86,180 @@ def check(name: Annotated[str, typer.Argument(help="Name of the target, or roofl
     model = target(name)
     check_cost_model(model)
     typer.echo(f"target {model.key} keeps its contract")
+
+
+def estimate(
+    network: Annotated[
+        str,
+        typer.Argument(
+            help="A workload, an ONNX file, a network as JSON (docs/network.md), or a layer file of fpgaConvNet."
+        ),
+    ],
+    target: Annotated[str, typer.Option(help="A modelled target: fpga-zcu104, fpga:FILE.toml, counts, …")],
+    folding: Annotated[
+        Path | None, typer.Option(help="Folding of every layer as JSON (docs/fpga.md); allocated unless given.")
+    ] = None,
+    bits: Annotated[
+        str | None,
+        typer.Option(help="Widths of layers in floating point: W8A8, or Wmf6A8 for weights in minifloats."),
+    ] = None,
+    order: Annotated[
+        Literal["natural", "sorted", "equal"],
+        typer.Option(help="In which order filters are processed; equal: as if all had the same number of nonzeros."),
+    ] = "sorted",
+    clock: Annotated[
+        str | None, typer.Option(help="Clock, such as 200MHz; else the folding file's or the device's.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(envvar="SHRINKBOARD_DATA", help="Folder of images, for a workload that counts its classes there."),
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Print the layers too, and draw the pipeline.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="The drawing, .svg or .png.", show_default="pipeline.svg with --explain")
+    ] = None,
+    format: Annotated[Literal["table", "json"], typer.Option(help="How to print.")] = "table",
+) -> None:
+    """Say what one network costs on a modelled device, without a search; nothing is trained and no data are read.
+
+    Example: shrinkboard estimate cifar10/resnet8 --target fpga-zcu104 --bits W8A8 --explain
+    """
+    from rich.console import Console
+
+    from .fpga.target import Fpga
+    from .given_network import given_network, with_widths
+    from .registry import target as by_name
+
+    model = by_name(target)
+    if not isinstance(model, Fpga):
+        _refuse_options_of_fpgas(target, folding=folding, clock=clock, explain=explain or None, out=out)
+    picture = out or (Path("pipeline.svg") if explain else None)
+    given = given_network(network, data_dir)
+    table = given.network if bits is None else with_widths(given.network, bits)
+    if not isinstance(model, Fpga):
+        _print_figures(model, table, format)
+        return
+
+    from .fpga.describe import describe
+    from .fpga.picture import check_picture_path, draw
+
+    if picture:
+        check_picture_path(picture)
+    with Console(stderr=True).status("estimating"):
+        design = _design(model.device, given, table, folding, order, clock)
+        described = describe(design)
+    _say_what_runs(table)
+    if format == "json":
+        typer.echo(json.dumps(described, indent=2, allow_nan=False))
+    else:
+        _print_design(described, given.title, layers=explain)
+    if picture:
+        draw(design, picture, given.title)
+        typer.echo(f"the pipeline is drawn in {picture}", err=format == "json")
+
+
+def _design(
+    device: FpgaDevice,
+    given: GivenNetwork,
+    network: Network,
+    folding: Path | None,
+    order: Literal["natural", "sorted", "equal"],
+    clock: str | None,
+) -> Design:
+    from .fpga.estimate import estimate as estimated
+    from .fpga.folding import read_folding
+
+    layers, rate = given.folding, None
+    if folding is not None:
+        file = read_folding(folding)
+        layers, rate = file.layers, file.clock
+    return estimated(network, device, layers, order, rate if clock is None else parse_clock(clock))
+
+
+def parse_clock(text: str) -> float:
+    """Hertz of `200MHz`, `0.2GHz`; raises `InputError` for anything else."""
+    from workloads import InputError
+
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?) ?(k|M|G)?Hz", text.strip(), re.IGNORECASE)
+    hertz = float(match[1]) * {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}[(match[2] or "").lower()] if match else 0.0
+    if not 0 < hertz <= 1e10:
+        raise InputError(f"clock {text!r} is no frequency up to 10 GHz; give it with its unit, such as 200MHz")
+    return hertz
+
+
+def _refuse_options_of_fpgas(target: str, **given: Any) -> None:
+    from workloads import InputError
+
+    for name, value in given.items():
+        if value is not None:
+            raise InputError(f"--{name} is for targets fpga-…; target {target} has no pipeline")
+
+
+def _say_what_runs(network: Network) -> None:
+    """Says on stderr that layers in floating point run in fixed point, where there are any."""
+    from .given_network import floating_layers
+
+    count = floating_layers(network)
+    if count:
+        typer.echo(
+            f"shrinkboard: {count} layers in floating point are estimated in 16-bit fixed point; "
+            "--bits W8A8 sets other widths",
+            err=True,
+        )
+
+
+def _print_figures(model: CostModel, network: Network, format: str) -> None:
+    """The figures of a target that reads nothing but the network's table."""
+    import torch
+
+    from workloads import InputError
+
+    from .base import UNITS, Deployable, Reference
+    from .counts import Counts
+    from .roofline import Roofline
+
+    if not isinstance(model, Counts | Roofline):
+        raise InputError(
+            f"target {model.name} runs the network itself, not its table: use shrinkboard search --target {model.name}"
+        )
+    # Neither target looks at anything but the table.
+    deployable = Deployable(torch.nn.Identity(), torch.zeros(1), [], network)
+    figures = model.cost(deployable, Reference(deployable, latency=None)).figures
+    if format == "json":
+        rows = [
+            {"figure": name, "value": figure.value, "unit": UNITS[name], "reason": figure.reason}
+            for name, figure in figures.items()
+        ]
+        typer.echo(json.dumps({"target": model.key, "figures": rows}, indent=2, allow_nan=False))
+        return
+    _table(
+        ["figure", "value", "unit"],
+        [
+            [name, f"unknown: {figure.reason}" if figure.value is None else f"{figure.value:,.6g}", UNITS[name]]
+            for name, figure in figures.items()
+        ],
+    )
+
+
+def _print_design(described: dict[str, Any], title: str, layers: bool) -> None:
+    from .fpga.summary import headlines, layer_table, resource_table
+
+    console = _console(110)
+    console.print(headlines(described, title))
+    console.print(resource_table(described))
+    if layers:
+        _console(160).print(layer_table(described))
+
+
+def _console(least_width: int) -> Console:
+    """The terminal; what is not one is at least so many columns wide, so that files and pipes get whole lines."""
+    from rich.console import Console
+
+    width = Console().width
+    # Names of layers are the user's: nothing in them is markup.
+    return Console(
+        width=width if sys.stdout.isatty() else max(width, least_width), highlight=False, markup=False, emoji=False
+    )
 
 
 def doctor(format: Format = OutputFormat.table) -> None:

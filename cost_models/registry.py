@@ -23,7 +23,7 @@ def target_names() -> tuple[str, ...]:
 
 
 def target(name: str) -> CostModel:
-    """The cost model of that name, or of a user's device file where `name` is `roofline:PATH.toml`.
+    """The cost model of that name, or of a user's device file: `roofline:PATH.toml`, `fpga:PATH.toml`.
 
     Raises `InputError` for an unknown name, a damaged device file and a plug-in that cannot be loaded.
     """
@@ -31,23 +31,30 @@ def target(name: str) -> CostModel:
         from .roofline import Roofline, load_device
 
         return Roofline(load_device(Path(name.removeprefix("roofline:"))))
+    if name.startswith("fpga:"):
+        from .fpga import Fpga, load_fpga
+
+        return Fpga(load_fpga(Path(name.removeprefix("fpga:"))))
     if name in _builtin():
         return _builtin()[name]()
     if name in _plugins():
         return _load(_plugins()[name])
     close = difflib.get_close_matches(name, target_names(), n=1, cutoff=0.4)
     hint = f"; did you mean {close[0]}?" if close else ""
-    raise InputError(f"unknown target {name!r}; allowed: {', '.join(target_names())}, roofline:PATH.toml{hint}")
+    allowed = ", ".join([*target_names(), "roofline:PATH.toml", "fpga:PATH.toml"])
+    raise InputError(f"unknown target {name!r}; allowed: {allowed}{hint}")
 
 
 def _builtin() -> dict[str, Callable[[], CostModel]]:
     # Imported by name on demand: onnxruntime is not wanted where only `counts` is asked for.
+    from .fpga import fpga_names
     from .roofline import device_names
 
     return {
         "counts": partial(_create, "counts", "Counts"),
         "cpu-onnxruntime": partial(_create, "cpu_onnxruntime", "CpuOnnxRuntime"),
         **{f"roofline-{device}": partial(_device, device) for device in device_names()},
+        **{f"fpga-{device}": partial(_fpga, device) for device in fpga_names()},
     }
 
 
@@ -59,6 +66,12 @@ def _device(name: str) -> CostModel:
     from .roofline import DEVICES, Roofline, load_device
 
     return Roofline(load_device(DEVICES / f"{name}.toml"))
+
+
+def _fpga(name: str) -> CostModel:
+    from .fpga import Fpga, named_fpga
+
+    return Fpga(named_fpga(name))
 
 
 def _plugins() -> dict[str, EntryPoint]:

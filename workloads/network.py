@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -316,7 +316,8 @@ class _Table:
     def window(self, node: torch.fx.Node) -> dict[str, Any]:
         """Window of a pool or padding called as a function, or of a pool that is told its output size."""
         if node.target is functional.pad:
-            left, right, top, bottom = [*node.args[1], 0, 0][:4]
+            amounts = cast(Sequence[int], node.args[1] if len(node.args) > 1 else node.kwargs["pad"])
+            left, right, top, bottom = [*amounts, 0, 0][:4]
             return {"padding": (top, bottom, left, right)}
         if node.target in (functional.max_pool2d, functional.avg_pool2d):
             given = dict(zip(("kernel_size", "stride", "padding"), node.args[1:], strict=False)) | node.kwargs

@@ -14,13 +14,13 @@ from typing import Any
 
 _PUBLIC = {
     "workloads": "ArraySplit Dense Format InputError LayerFormats Network Splits calibration_batches custom_workload "
-    "dense epoch_seconds evaluate fold_batch_norm initial network_from_onnx read_network trace untrained workload "
-    "workload_names write_network",
+    "dense dense_is_cached epoch_seconds evaluate fold_batch_norm initial network_from_onnx read_network trace "
+    "untrained workload workload_names write_network",
     "strategies": "ChannelGroup Choice Compressed Family LayerPlan Plan PruneResult Simulated Space Strategy "
     "best_split channel_groups check_strategy csr_bytes cut on_grid prune_to_drop quantised shrink strategy "
     "strategy_names weight_quantiser",
     "cost_models": "ConvFolding Cost CostModel Deployable Figure LayerFolding MeasuredBoard PIPELINE_DEPTH "
-    "PublishedDesign RESOURCES Reference RtlBlock RtlChain bram18 check_cost_model estimate "
+    "PublishedDesign RESOURCES Reference RtlBlock RtlChain bram18 check_cost_model design_power estimate fpga_names "
     "measured_activity measured_boards named_fpga power_measurements power_model "
     "processor read_fpgaconvnet rtl_images rtl_reference simulate_rtl target target_names",
     "leaderboard": "Board Entry Query Store hypervolume write_report",

@@ -17,13 +17,15 @@ from .fpga.boards import PublishedDesign as PublishedDesign
 from .fpga.boards import measured_boards as measured_boards
 from .fpga.boards import read_fpgaconvnet as read_fpgaconvnet
 from .fpga.calibration import power_measurements as power_measurements
+from .fpga.design import estimate as estimate
 from .fpga.device import RESOURCES as RESOURCES
+from .fpga.device import fpga_names as fpga_names
 from .fpga.device import named_fpga as named_fpga
 from .fpga.equations import PIPELINE_DEPTH as PIPELINE_DEPTH
 from .fpga.equations import bram18 as bram18
-from .fpga.estimate import estimate as estimate
 from .fpga.folding import ConvFolding as ConvFolding
 from .fpga.folding import LayerFolding as LayerFolding
+from .fpga.power import design_power as design_power
 from .fpga.power import measured_activity as measured_activity
 from .fpga.power import power_model as power_model
 from .fpga.rtl.generate import RtlBlock as RtlBlock

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from workloads import Network
 
     from .base import CostModel
+    from .fpga.design import Design
     from .fpga.device import FpgaDevice
-    from .fpga.estimate import Design
     from .given_network import GivenNetwork
 
 
@@ -166,7 +166,7 @@ def _design(
     order: Literal["natural", "sorted", "equal"],
     clock: str | None,
 ) -> Design:
-    from .fpga.estimate import estimate as estimated
+    from .fpga.design import estimate as estimated
     from .fpga.folding import read_folding
 
     layers, rate = given.folding, None

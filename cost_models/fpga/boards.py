@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from workloads import Format, InputError, Layer, Network
 from workloads.network import LayerKind
 
-from .blocks import blocks
+from .block import blocks
 from .equations import product_dsps
 from .folding import AnyFolding, ConvFolding, LayerFolding, check_folding
 

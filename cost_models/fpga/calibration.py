@@ -16,9 +16,9 @@ import numpy as np
 
 from workloads import Format, InputError, Layer, Network
 
-from .blocks import Block, blocks
+from .block import Block, blocks
+from .design import Design, estimate
 from .device import FpgaDevice
-from .estimate import Design, estimate
 from .folding import LayerFolding
 from .layout import MEMORIES, Foldings, costs
 

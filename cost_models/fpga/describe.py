@@ -10,9 +10,9 @@ import numpy as np
 from workloads import Network
 
 from ..base import Figure
-from .blocks import ORDERS, Block, Order, blocks
+from .block import ORDERS, Block, Order, blocks
+from .design import Design, DoesNotFit, estimate
 from .device import RESOURCES, FpgaDevice, as_mapping
-from .estimate import Design, DoesNotFit, estimate
 from .folding import AnyFolding
 from .power import design_power
 

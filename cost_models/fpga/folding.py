@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workloads import InputError
 
-from .blocks import Block
+from .block import Block
 
 Memory = Literal["bram", "uram", "dram"]
 

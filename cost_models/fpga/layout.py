@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .arithmetic import FIXED_FFS, FIXED_LUTS, lane_ffs, lane_luts, operand_bits, packing_luts
-from .blocks import Block, with_dense_weights
+from .block import Block, with_dense_weights
 from .device import RESOURCES
 from .equations import (
     LUT_ROM_WORDS,
@@ -25,6 +25,7 @@ from .equations import (
     uram,
 )
 from .folding import AnyFolding, ConvFolding, LayerFolding, Memory
+from .pipeline import Stage
 
 MEMORIES: tuple[Memory, ...] = ("bram", "uram", "dram")
 LUT, FF, DSP, BRAM, URAM = range(len(RESOURCES))
@@ -184,17 +185,20 @@ def _lanes(block: Block, f: Foldings, stepped: np.ndarray, windows: np.ndarray, 
     width = f.filters * f.nonzeros * bits
     streamed = f.weights == MEMORIES.index("dram")
     _remember(used, np.where(streamed, 512, stepped), width, f.weights, written=streamed)
-    moved = np.where(streamed, windows * stepped * width / 8, 0.0)
+    moved = block.result_bytes + np.where(streamed, windows * stepped * width / 8, 0.0)
 
     # Rows of the input. Lanes that skip zeros read anywhere, so each has a port of its own.
     spatial = layer.kind == "conv" and layer.kernel != (1, 1)
     columns = ceil_div(layer.in_width, f.pixels) * layer.in_channels
-    rows = layer.kernel[0] + layer.stride[0] if spatial else 2
+    # Without padding rows can be left over, which must be let in beside those of the next image's first window.
+    spare = max(layer.stride[0], layer.in_height - (layer.out_height - 1) * layer.stride[0])
+    rows = layer.kernel[0] + (layer.stride[0] if layer.transposed else spare) if spatial else 2
     if not spatial:
         columns = np.full(len(f), layer.in_channels)
     private = f.filters * f.nonzeros * f.pixels
     wide = f.nonzeros * f.pixels * np.minimum(together, layer.groups)
-    # Either a bank a row, whose two ports both read since the row being written is not read; or a simple memory a lane.
+    # Either a bank a row, whose two ports both read (the few writes into a row that is being read stop the lanes for a
+    # cycle: `rtl/line_buffer.v`); or a simple memory a lane.
     shared = _memory(columns, activation, f.buffer) * (rows * ceil_div(f.filters * f.nonzeros, 2) * f.pixels)[:, None]
     simple = _memory(rows * columns, activation, f.buffer) * private[:, None]
     dense = _memory(ceil_div(rows * columns * f.pixels, wide), wide * activation, f.buffer)
@@ -213,7 +217,7 @@ def _stream(block: Block, f: Foldings) -> Costs:
     used = np.zeros((len(f), len(RESOURCES)))
     used[:, LUT] = FIXED_LUTS + f.filters * bits
     used[:, FF] = FIXED_FFS + f.filters * bits
-    moved = np.zeros(len(f))
+    moved = np.full(len(f), block.result_bytes)
     outside = f.buffer == MEMORIES.index("dram")
     for waiting in block.waiting:
         depth = ceil_div(waiting.words, f.filters)
@@ -248,3 +252,14 @@ def _remember(used: np.ndarray, depth: np.ndarray, width: np.ndarray, kind: np.n
 def _blocks(used: np.ndarray) -> np.ndarray:
     """One number to compare two memories by: a BRAM18 is worth about 100 LUTs on usual devices, a URAM 16 BRAM18."""
     return used[:, BRAM] + 16 * used[:, URAM] + used[:, LUT] / 100
+
+
+def folded(stage: Stage, block: Block, folding: AnyFolding) -> Stage:
+    """The stage of a block (`blocks.stages`) with what its folding says of beats and windows."""
+    channels = block.layer.out_channels
+    if isinstance(folding, ConvFolding):
+        return replace(stage, groups=ceil_div(channels, folding.coarse_out * folding.coarse_group))
+    groups = ceil_div(channels, folding.filters)
+    if not block.computes:
+        return replace(stage, groups=groups)
+    return replace(stage, pixels=folding.pixels, groups=groups, yields=True)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from workloads import InputError
 
+from .design import Design
 from .device import RESOURCES
-from .estimate import Design
 from .folding import AnyFolding, ConvFolding
 
 if TYPE_CHECKING:

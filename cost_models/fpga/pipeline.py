@@ -3,7 +3,7 @@
 Every block starts a row of its output as soon as the pixels of its first window are there, so all blocks work at once
 on parts of the same image. A recurrence over rows follows the first and the last window of every row: a row is done
 when its block has worked on it since the later of its own last row and the first window's pixels, or when the windows
-are done that had to wait for later pixels. Two versions of it bracket the time; they differ in what happens within a row:
+are done that had to wait for later pixels. Two versions of it bracket the time; they differ in what happens in a row:
 
 - optimistic: pixels come at the pace of the block that makes them from its first window on, a block passes its sums on
   as soon as they are added up, and a beat more or less takes nothing;
@@ -114,9 +114,10 @@ class _Rows:
         first, last, burst, count = self.first[rows], self.last[rows], self.burst[rows], self.stage.windows
         if not pessimistic:
             return np.minimum(first + k * self.pace, last)
+        full = last - (count - 1 - k) * self.pace
         knee = last - burst * self.pace
-        even = first + (knee - first) * k / np.maximum(count - 1 - burst, 1)
-        return np.where(k >= count - burst, last - (count - 1 - k) * self.pace, np.clip(even, first, last))
+        even = first + (knee - first) * k / np.maximum(count - 1 - burst, 1e-9) + (k > 0) * self.pace
+        return np.where(k >= count - 1 - burst, full, np.clip(even, first, full))
 
 
 @dataclass(frozen=True)
@@ -165,10 +166,11 @@ def _arrival(stage: Stage, source: _Rows, pace: np.ndarray, pessimistic: bool) -
     # Between the corners of the arrival both sides go on evenly but for whole windows, a pattern that comes again after
     # `period` windows: the last to be done waits near a corner.
     last = needs(count - 1)
-    knee = np.clip(np.ceil(before.windows - source.burst[rows]), 0, last)
+    knee = np.clip(np.ceil(final - source.burst[rows]), 0, last)
     period = int(np.max(np.asarray(before.pixels) // np.gcd(before.pixels, pixels * stride)))
-    corners = (np.zeros(pace.shape), needing(knee), needing(last))
-    near = [corner + step for corner in corners for step in range(-period, period + 1)]
+    near = [np.full(pace.shape, float(step)) for step in range(1, period + 1)]
+    near += [needing(knee) + step for step in range(-period, period + 1)]
+    near += [needing(last) + step for step in range(-period, 1)]
     late = np.max([done(np.clip(own, np.minimum(1, count - 1), count - 1)) for own in near], axis=0)
     start = source.window(needs(0), rows, pessimistic)
     return _Arrival(start, late, whole, beats, count - needing(last) + np.zeros(pace.shape))

@@ -28,8 +28,8 @@ from scipy.stats import t as student
 
 from ..base import Figure
 from .calibration import CALIBRATED, Measured, modelled_design, power_measurements
+from .design import Design
 from .device import RESOURCES, Joules, Watts, named_fpga
-from .estimate import Design
 from .layout import cost
 
 CONFIDENCE = 0.95

@@ -5,9 +5,9 @@ from __future__ import annotations
 from workloads import Format
 
 from ..base import Cost, CostModel, Deployable, Figure, Kind, Reference
-from .blocks import executed
+from .block import executed
+from .design import Design, estimate
 from .device import RESOURCES, FpgaDevice
-from .estimate import Design, estimate
 from .power import design_power
 
 

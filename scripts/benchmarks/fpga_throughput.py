@@ -1,4 +1,4 @@
-"""How many candidates a second can the FPGA model allocate and estimate? Beside a plain Python loop over the same equations.
+"""How many candidates a second can the FPGA model allocate and estimate? Beside a loop of plain Python.
 
     python scripts/benchmarks/fpga_throughput.py --out docs/results/fpga_throughput
 
@@ -18,7 +18,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -139,8 +139,6 @@ def speeds(
             list(pool.map(task, *([array[part] for part in parts] for array in arrays)))
 
         def threads(task: Callable[..., Any], *arrays: np.ndarray) -> None:
-            from concurrent.futures import ThreadPoolExecutor
-
             with ThreadPoolExecutor(workers) as crew:
                 list(crew.map(task, *([array[part] for part in parts] for array in arrays)))
 
@@ -174,7 +172,9 @@ def speeds(
             "latency": mean(cycles[few["latency"]]),
         }
         for what, run in looped.items():
-            assert np.allclose(run(), same[what], rtol=1e-12), f"the loop finds other figures: {what}"
+            assert np.allclose(np.asarray(run(), dtype=float), same[what], rtol=1e-12), (
+                f"the loop finds other figures: {what}"
+            )
         taken: dict[tuple[str, str], list[float]] = {}
         for _ in range(repetitions):
             for key, (count, run) in timed.items():
@@ -231,31 +231,37 @@ class Loop:
     def allocate(self, candidate: list[int]) -> int:
         """II of one candidate."""
         rows = [first + variant for first, variant in zip(self.first, candidate, strict=True)]
-        low, high = 0, self.levels
-        while low < high:
-            middle = (low + high) // 2
-            if sum(self.least[row][middle] for row in rows) <= 1 + 1e-5:
-                high = middle
-            else:
-                low = middle + 1
-        level, picked, attempt = high, [0] * len(rows), 0
+        bounds = [self.bound(least, rows) for least in self.least]
+        level, picked, attempt = max(bounds), [0] * len(rows), 0
+        uses, offers_of = self.uses[bounds.index(level)], self.offers[bounds.index(level)]
         while level < self.levels:
             total = [0.0] * 6
             for layer, row in enumerate(rows):
-                total = [a + b for a, b in zip(total, self.uses[row][level][picked[layer]], strict=True)]
+                total = [a + b for a, b in zip(total, uses[row][level][picked[layer]], strict=True)]
             for layer in self.order:
-                offers = self.uses[rows[layer]][level]
+                offers = uses[rows[layer]][level]
                 rest = [a - b for a, b in zip(total, offers[picked[layer]], strict=True)]
                 worst = [max(a + b for a, b in zip(rest, offer, strict=True)) for offer in offers]
                 picked[layer] = worst.index(min(worst))
                 total = [a + b for a, b in zip(rest, offers[picked[layer]], strict=True)]
             if max(total) <= 1 - 1e-5:
-                return self.given(candidate, [self.offers[row][level][k] for row, k in zip(rows, picked, strict=True)])
+                return self.given(candidate, [offers_of[row][level][k] for row, k in zip(rows, picked, strict=True)])
             if level == self.levels - 1:
                 break
             level = min(level + 1 + attempt // 8, self.levels - 1)
             attempt += 1
         return 0
+
+    def bound(self, least: list[list[float]], rows: list[int]) -> int:
+        """The first level that the least costs do not rule out."""
+        low, high = 0, self.levels
+        while low < high:
+            middle = (low + high) // 2
+            if sum(least[row][middle] for row in rows) <= 1 + 1e-5:
+                high = middle
+            else:
+                low = middle + 1
+        return high
 
     def given(self, candidate: list[int], chosen: list[int]) -> int:
         """II of one candidate under a given folding; its resources are added up on the way."""
@@ -299,13 +305,13 @@ def markdown(results: dict[str, Any]) -> str:
     """Two tables: speeds, and gaps to the optimum."""
     lines = [
         f"ResNet-20: {results['layers with weights']} layers with weights among {results['blocks']} blocks, "
-        f"{results['variants of a convolution']} variants of every convolution; {results['candidates']:,} random candidates on "
-        f"`fpga-{results['device']}`; {results['machine']}, NumPy {results['numpy']}; medians of "
+        f"{results['variants of a convolution']} variants of every convolution; {results['candidates']:,} random "
+        f"candidates on `fpga-{results['device']}`; {results['machine']}, NumPy {results['numpy']}; medians of "
         f"{results['repetitions']} repetitions in turn; threads and processes: {results['workers']}.",
         "",
         "Allocation chooses a folding for every block; a given folding is looked up and added up (interval, resources, "
-        "traffic); the latency is the mean of both recurrences, apart from either. The loop takes one candidate after the "
-        "other and finds the same: in Python's own numbers, the latency by the same function.",
+        "traffic); the latency is the mean of both recurrences, apart from either. The loop takes one candidate after "
+        "the other and finds the same: in Python's own numbers, the latency by the same function.",
         "",
         "| what | how | candidates a second | ÷ loop | goal |",
         "|---|---|---:|---:|---|",

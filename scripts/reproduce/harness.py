@@ -50,6 +50,8 @@ class Run:
     work: Path
     workloads: Mapping[str, str]
     """Scale → name of the workload."""
+    checkpoint: Path | None = None
+    """Trained weights that the command line gives, where a reproduction takes some."""
     began: float = field(default_factory=time.monotonic)
 
     def workload(self, name: str | None = None, **recipe: Any) -> Any:
@@ -106,10 +108,11 @@ class Run:
         self.out.mkdir(parents=True, exist_ok=True)
         stem = self.name if self.scale == "cpu" else f"{self.name}_{self.scale}"
         about = {
-            "command": f"python scripts/reproduce/{self.name}.py --scale {self.scale}",
+            "command": f"python scripts/reproduce/{self.name}.py --scale {self.scale}"
+            + (f" --checkpoint {self.checkpoint.name}" if self.checkpoint else ""),
             "machine": machine(self.device),
             "versions": {name: version(name) for name in ("shrinkboard", "torch", "onnxruntime")},
-            "seconds": sum(row["seconds"] for row in self._finished()),
+            "seconds": sum(row["seconds"] for row in self._finished()) or time.monotonic() - self.began,
         }
         (self.out / f"{stem}.json").write_text(json.dumps({**about, "tables": tables}, indent=1) + "\n")
         parts = [
@@ -146,8 +149,11 @@ class Run:
         return finished
 
 
-def start(description: str | None, name: str, workload: Mapping[str, str]) -> Run:
-    """The run that the command line asks for; `workload` names the one of every scale."""
+def start(description: str | None, name: str, workload: Mapping[str, str], checkpoint: str | None = None) -> Run:
+    """The run that the command line asks for; `workload` names the one of every scale.
+
+    `checkpoint` says for which network the option --checkpoint takes trained weights; None: there is no such option.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--scale",
@@ -160,11 +166,14 @@ def start(description: str | None, name: str, workload: Mapping[str, str]) -> Ru
     parser.add_argument("--data-dir", type=Path, help="folder with the data sets (default: SHRINKBOARD_DATA)")
     parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of tables and plots")
     parser.add_argument("--work", type=Path, default=Path("build/reproduce"), help="folder of finished cells")
+    if checkpoint:
+        parser.add_argument("--checkpoint", type=Path, help=f"safetensors file with trained weights of {checkpoint}")
     given = parser.parse_args()
     if given.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error(f"--device {given.device}: PyTorch {torch.__version__} finds no CUDA device here; use cpu")
     torch.set_num_threads(min(torch.get_num_threads(), os.cpu_count() or 1))
-    return Run(name, given.scale, given.device, given.data_dir, given.out, given.work, workload)
+    weights = given.checkpoint if checkpoint else None
+    return Run(name, given.scale, given.device, given.data_dir, given.out, given.work, workload, weights)
 
 
 def evaluate(dense: Any, strategy: str, knobs: Mapping[str, Any], *, epochs: float | None = None) -> Row:

@@ -16,9 +16,9 @@ import pytest
 
 import shrinkboard as sb
 from cost_models.fpga.boards import PublishedDesign, measured_boards, read_fpgaconvnet
+from cost_models.fpga.design import Design, estimate
 from cost_models.fpga.device import RESOURCES, named_fpga
 from cost_models.fpga.equations import bram18
-from cost_models.fpga.estimate import Design, estimate
 from cost_models.fpga.folding import ConvFolding, LayerFolding
 from workloads import Format, InputError, Layer, Network
 

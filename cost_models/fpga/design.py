@@ -11,11 +11,11 @@ import numpy as np
 from workloads import InputError, Network
 
 from .allocation import Table, allocate, build_table, refine, shortage
-from .blocks import Block, Order, blocks, stages
+from .block import Block, Order, blocks, stages
 from .device import RESOURCES, FpgaDevice, fpga_names, named_fpga
 from .equations import index_bits
 from .folding import AnyFolding, LayerFolding, check_folding
-from .layout import Costs, cost
+from .layout import Costs, cost, folded
 from .pipeline import Bracket, latency
 
 Limit = Literal["compute", "memory", "bandwidth", "layer"]
@@ -57,13 +57,7 @@ class Design:
     @property
     def frame_bytes(self) -> float:
         """To and from external memory for one image: image, result, and what is kept or streamed outside."""
-        outputs = {name for block in self.blocks for name in block.layer.inputs}
-        results = sum(
-            block.layer.out_channels * block.layer.out_height * block.layer.out_width * block.out_bits / 8
-            for block in self.blocks
-            if block.name not in outputs
-        )
-        return float(sum(found.bytes[0] for found in self.costs) + results)
+        return float(sum(found.bytes[0] for found in self.costs))
 
     @property
     def traffic_cycles(self) -> int:
@@ -172,7 +166,8 @@ def _design(
     fastest: np.ndarray | None,
 ) -> Design:
     cycles = np.array([int(one.cycles[0]) for one in found])
-    bracket = latency(stages(work), [float(count) for count in cycles])
+    pipeline = [folded(*parts) for parts in zip(stages(work), work, chosen, strict=True)]
+    bracket = latency(pipeline, [float(count) for count in cycles])
     return Design(
         device,
         clock,

@@ -47,6 +47,8 @@ class Block:
     """Stored weights of every filter in the order of processing, shape (F,); empty without weights."""
     waiting: tuple[Waiting, ...] = ()
     """Inputs of a join that wait for its slowest one."""
+    result_bytes: float = 0.0
+    """What goes to external memory where no other block takes the result."""
 
     @property
     def name(self) -> str:
@@ -87,6 +89,7 @@ def blocks(network: Network, order: Order = "sorted") -> tuple[Block, ...]:
     check(network)
     bits = _activation_formats(network)
     waiting = _waiting(network)
+    taken = {name for layer in network.layers for name in layer.inputs}
     fixed = _order_matters(network)
     made = []
     for layer in network.layers:
@@ -104,6 +107,7 @@ def blocks(network: Network, order: Order = "sorted") -> tuple[Block, ...]:
                 out_bits=bits[layer.name].bits,
                 nonzeros=nonzeros,
                 waiting=waiting.get(layer.name, ()),
+                result_bytes=0.0 if layer.name in taken else _map_words(layer) * bits[layer.name].bits / 8,
             )
         )
     return tuple(made)
@@ -263,6 +267,10 @@ def _waiting(network: Network) -> Mapping[str, tuple[Waiting, ...]]:
 
 def _row_words(layer: Layer) -> int:
     return layer.out_width * layer.out_channels
+
+
+def _map_words(layer: Layer) -> int:
+    return layer.out_height * _row_words(layer)
 
 
 def with_dense_weights(block: Block) -> Block:

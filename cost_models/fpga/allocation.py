@@ -50,6 +50,8 @@ _ROUNDING = 1e-5
 """Share of every budget that `allocate` leaves free, because it adds in float32."""
 _TIDY = 0.25
 """Weight of all shares together beside the worst one, so that a design takes nothing for which it has no use."""
+_BRISK = 0.02
+"""Weight of a block's time, the interval being 1: blocks that cost next to nothing do not hold up an image."""
 _CYCLES, _SHARES, _TRAFFIC = 0, slice(1, 1 + len(RESOURCES)), 1 + len(RESOURCES)
 """Columns of `Table.figures`."""
 
@@ -354,8 +356,8 @@ def _bound(least: np.ndarray, entries: np.ndarray) -> np.ndarray:
 def refine(table: Table, candidate: Sequence[int], start: Allocation) -> Allocation:
     """The fastest design of one candidate, proved by integer programming; `start` is what `allocate` found for it.
 
-    Among designs of that speed it takes one that uses little, of the scarcest resource above all. What fits nowhere
-    stays as it is.
+    Among designs of that speed it takes one that uses little, of the scarcest resource above all, and whose blocks are
+    quick where that costs little. What fits nowhere stays as it is.
     """
     programme = _Programme([variants[i] for variants, i in zip(table.layers, candidate, strict=True)], table.device)
     interval = programme.fastest(int(start.interval[0]) or None)
@@ -432,7 +434,7 @@ class _Programme:
 
         External memory's share is that of the interval; the prices, shape (6,), are the duals and sum to 1.
         """
-        layer, _, used = self._worth(interval)
+        layer, _, used, _ = self._worth(interval)
         n = len(layer)
         used = np.column_stack([used[:, :-1], used[:, -1] / interval])
         one = coo_array((np.ones(n), (layer, np.arange(n))), shape=(len(self.cycles), n + 1))
@@ -454,7 +456,9 @@ class _Programme:
         interval, None: with none).
         """
         limit = interval if traffic == -1 else traffic
-        layer, option, used = self._worth(interval)
+        # Without an interval only the worst share counts: it says whether anything fits.
+        tidy = least == "share" and interval is not None
+        layer, option, used, cost = self._worth(interval, tidy)
         n = len(layer)
         one = np.zeros((len(self.cycles), n + 1))
         one[layer, np.arange(n)] = 1
@@ -466,9 +470,7 @@ class _Programme:
             constraints.append(LinearConstraint(scale * np.append(used[:, -1] / limit, 0.0)[None], -np.inf, scale))
         objective = np.zeros(n + 1)
         if least == "share":
-            objective[-1] = 1
-            if interval is not None:  # else only the worst share counts: it says whether anything fits
-                objective[:n] = _TIDY * (used[:, : len(RESOURCES)].sum(1) + used[:, -1] / (limit or np.inf))
+            objective[-1], objective[:n] = 1, cost
         elif least == "traffic":
             objective[:n] = used[:, -1]
         with _quiet():
@@ -486,15 +488,22 @@ class _Programme:
         chosen[layer[taken]] = option[taken]
         return chosen
 
-    def _worth(self, interval: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Layer, option and use of what keeps up and is beaten by no other option of the layer in what it uses."""
+    def _worth(self, interval: int | None, tidy: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Layer, option, use and cost of what keeps up and is beaten by no other option of the layer in use and cost.
+
+        The cost is 0 unless `tidy`: then it is the use as a whole, and the time beside the interval.
+        """
         rows = []
         for layer, (cycles, used) in enumerate(zip(self.cycles, self.used, strict=True)):
             able = np.flatnonzero(cycles <= (np.inf if interval is None else interval))
-            kept = able[_undominated(used[able])]
-            rows.append((np.full(len(kept), layer), kept, used[kept]))
-        layers, chosen, uses = zip(*rows, strict=True)
-        return np.concatenate(layers), np.concatenate(chosen), np.concatenate(uses)
+            cost = np.zeros(len(able))
+            if tidy and interval is not None:
+                shares, moving = used[able, : len(RESOURCES)].sum(1), used[able, -1] / interval
+                cost = _TIDY * (shares + moving) + _BRISK * cycles[able] / interval
+            kept = _undominated(np.column_stack([used[able], cost]))
+            rows.append((np.full(len(kept), layer), able[kept], used[able[kept]], cost[kept]))
+        layers, chosen, uses, costs = zip(*rows, strict=True)
+        return np.concatenate(layers), np.concatenate(chosen), np.concatenate(uses), np.concatenate(costs)
 
 
 @contextmanager

@@ -104,9 +104,12 @@ def estimate(
         typer.Option(help="Widths of layers in floating point: W8A8, or Wmf6A8 for weights in minifloats."),
     ] = None,
     order: Annotated[
-        Literal["natural", "sorted", "equal"],
-        typer.Option(help="In which order filters are processed; equal: as if all had the same number of nonzeros."),
-    ] = "sorted",
+        Literal["natural", "sorted", "equal"] | None,
+        typer.Option(
+            help="In which order filters are processed; equal: as if all had the same number of nonzeros.",
+            show_default="sorted",
+        ),
+    ] = None,
     clock: Annotated[
         str | None, typer.Option(help="Clock, such as 200MHz; else the folding file's or the device's.")
     ] = None,
@@ -116,7 +119,7 @@ def estimate(
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Print the layers too, and draw the pipeline.")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="The drawing, .svg or .png.", show_default="pipeline.svg with --explain")
+        Path | None, typer.Option(help="The drawing, .svg, .png or .pdf.", show_default="pipeline.svg with --explain")
     ] = None,
     format: Annotated[Literal["table", "json"], typer.Option(help="How to print.")] = "table",
 ) -> None:
@@ -127,26 +130,30 @@ def estimate(
     from rich.console import Console
 
     from .fpga.target import Fpga
-    from .given_network import given_network, with_widths
+    from .given_network import floating_layers, given_network, with_widths
     from .registry import target as by_name
 
     model = by_name(target)
     if not isinstance(model, Fpga):
-        _refuse_options_of_fpgas(target, folding=folding, clock=clock, explain=explain or None, out=out)
+        _refuse_options_of_fpgas(target, folding=folding, order=order, clock=clock, explain=explain or None, out=out)
     picture = out or (Path("pipeline.svg") if explain else None)
+    if picture:
+        from .fpga.picture import check_picture_path
+
+        check_picture_path(picture)
     given = given_network(network, data_dir)
     table = given.network if bits is None else with_widths(given.network, bits)
+    if bits is not None and not floating_layers(given.network):
+        typer.echo("shrinkboard: --bits changes no layer with weights: none is in floating point", err=True)
     if not isinstance(model, Fpga):
         _print_figures(model, table, format)
         return
 
     from .fpga.describe import describe
-    from .fpga.picture import check_picture_path, draw
+    from .fpga.picture import draw
 
-    if picture:
-        check_picture_path(picture)
     with Console(stderr=True).status("estimating"):
-        design = _design(model.device, given, table, folding, order, clock)
+        design = _design(model.device, given, table, folding, order or "sorted", clock)
         described = describe(design)
     _say_what_runs(table)
     if format == "json":
@@ -177,10 +184,10 @@ def _design(
 
 
 def parse_clock(text: str) -> float:
-    """Hertz of `200MHz`, `0.2GHz`; raises `InputError` for anything else."""
+    """Hertz of `200MHz`, `0.2GHz`, `2e8Hz`; raises `InputError` for anything else."""
     from workloads import InputError
 
-    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?) ?(k|M|G)?Hz", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?(?:e[+-]?[0-9]{1,2})?) ?(k|M|G)?Hz", text.strip(), re.IGNORECASE)
     hertz = float(match[1]) * {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}[(match[2] or "").lower()] if match else 0.0
     if not 0 < hertz <= 1e10:
         raise InputError(f"clock {text!r} is no frequency up to 10 GHz; give it with its unit, such as 200MHz")

@@ -17,6 +17,7 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from cost_models import CostModel
 from leaderboard import Entry
 from strategies import Plan, Space, Strategy
 from workloads import Dense, InputError
@@ -48,7 +49,7 @@ class Proposer:
         campaign: str,
         strategy: Strategy,
         dense: Dense,
-        targets: Sequence[str],
+        models: Sequence[CostModel],
         trials: int,
         seed: int,
         widths: frozenset[int],
@@ -60,7 +61,7 @@ class Proposer:
 
         `options` are knobs that all trials share (`Strategy.plan`).
         """
-        self.strategy, self.targets, self.wanted = strategy, list(targets), trials
+        self.strategy, self.models, self.wanted = strategy, list(models), trials
         self._options = dict(options or {})
         self._dense = dense
         self._space: Space = strategy.space(dense, widths)
@@ -69,7 +70,7 @@ class Proposer:
             name: IntDistribution(low, high) for name, (low, high) in self._ranges.items()
         }
         self._rng = np.random.default_rng([seed, *strategy.name.encode()])
-        directions = [StudyDirection.MAXIMIZE] + [StudyDirection.MINIMIZE] * len(self.targets)
+        directions = [StudyDirection.MAXIMIZE] + [StudyDirection.MINIMIZE] * len(self.models)
         name = f"{campaign}/{strategy.name}"
         self._stored = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
         self._study = optuna.create_study(
@@ -113,7 +114,7 @@ class Proposer:
 
     def tell(self, proposal: Proposal, entry: Entry) -> None:
         """Takes the result of a proposal; its entry must be on the board already."""
-        values = objectives(entry, self.targets)
+        values = objectives(entry, self.models)
         self._study.tell(proposal.trial, values)
         self._store(entry, values)
         self._pending.discard(proposal.plan.digest)
@@ -184,7 +185,7 @@ class Proposer:
                     f"study of strategy {self.strategy.name!r}: trial {entry.trial} was searched with other knobs than "
                     "this version of the strategy has; choose another --study"
                 )
-            values = objectives(entry, self.targets)
+            values = objectives(entry, self.models)
             self._study.add_trial(self._frozen(entry, values))
             if entry.id not in stored:
                 self._store(entry, values)

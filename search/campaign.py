@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import optuna
 
+from cost_models import CostModel
 from leaderboard import Entry, Store
 from leaderboard import Reference as Frozen
 from strategies import Strategy, strategy
@@ -33,6 +34,7 @@ class Campaign:
     subject: Subject
     strategies: tuple[str, ...]
     targets: tuple[str, ...]
+    """As the command takes them; a device file by its path."""
     epochs: float
     """Of every trial that starts from the trained network."""
     training_epochs: float
@@ -85,12 +87,12 @@ def run_campaign(
     """
     started = time.monotonic()
     entries = [entry for entry in store.entries(study=campaign.name)]
-    _check_resume(campaign, store, entries, resume)
     evaluator = evaluator or Evaluator(campaign.subject, campaign.targets)
+    _check_resume(campaign, evaluator, store, entries, resume)
     summary = Summary()
     with _optuna_storage(store) as storage:
         latencies = _frozen_latencies(evaluator, store)
-        widths = rewarded_widths(evaluator, campaign.targets)
+        widths = rewarded_widths(list(evaluator.models.values()))
         proposers = _proposers(campaign, evaluator, entries, trials, widths, storage, summary)
         controls = _controls(campaign, evaluator, entries)
         executor: Executor = (
@@ -197,9 +199,8 @@ class _Loop:
         self.listen(None, f"{line}\n  plan: {json.dumps(dict(job.plan))}\n{outcome.details}".rstrip())
 
 
-def rewarded_widths(evaluator: Evaluator, targets: Sequence[str]) -> frozenset[int]:
+def rewarded_widths(models: Sequence[CostModel]) -> frozenset[int]:
     """Integer widths of 2 to 8 bits that some target runs as they are; others would be searched for nothing."""
-    models = [evaluator.model(name) for name in targets]
     formats = {bits: Format("int", bits) for bits in range(2, 9)}
     return frozenset(
         bits for bits, form in formats.items() if any(model.executed(form, form) == (form, form) for model in models)
@@ -225,7 +226,7 @@ def _proposers(
                 campaign.name,
                 method,
                 evaluator.dense,
-                campaign.targets,
+                list(evaluator.models.values()),
                 trials,
                 campaign.subject.seed,
                 widths,
@@ -261,7 +262,7 @@ def _frozen_latencies(evaluator: Evaluator, store: Store) -> dict[str, float | N
     """The reference's latency on every target: that on the board, else measured now and put there for good."""
     dense = evaluator.dense
     name, accuracy = dense.workload.name, dense.validation.primary
-    keys = {target: evaluator.model(target).key for target in evaluator.targets}
+    keys = {target: model.key for target, model in evaluator.models.items()}
     on_board = {target: store.reference(name, key) for target, key in keys.items()}
     latencies = evaluator.freeze({target: found.latency for target, found in on_board.items() if found is not None})
     for target, latency in latencies.items():
@@ -271,7 +272,9 @@ def _frozen_latencies(evaluator: Evaluator, store: Store) -> dict[str, float | N
     return latencies
 
 
-def _check_resume(campaign: Campaign, store: Store, entries: Sequence[Entry], resume: bool) -> None:
+def _check_resume(
+    campaign: Campaign, evaluator: Evaluator, store: Store, entries: Sequence[Entry], resume: bool
+) -> None:
     if not entries:
         return
     if not resume:
@@ -288,7 +291,7 @@ def _check_resume(campaign: Campaign, store: Store, entries: Sequence[Entry], re
     now = {
         "--workload": campaign.subject.open().name,
         "--seed": campaign.subject.seed,
-        "--target": ",".join(sorted(campaign.targets)),
+        "--target": ",".join(sorted(evaluator.models)),
         "--epochs": campaign.epochs,
         "--training-epochs": campaign.training_epochs,
     }

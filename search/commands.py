@@ -100,12 +100,13 @@ def search(
         workload, model, dataset, str(data_dir) if data_dir else None, str(checkpoint) if checkpoint else None, seed
     )
     opened = subject.open()
-    evaluator = Evaluator(subject, _names(target, "target"))
+    targets = _names(target, "target")
+    evaluator = Evaluator(subject, targets)
     campaign = Campaign(
         name=study or f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', opened.name)}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
         subject=subject,
         strategies=names,
-        targets=tuple(evaluator.targets),
+        targets=targets,
         epochs=opened.recipe.tune_epochs if epochs is None else epochs,
         training_epochs=opened.recipe.epochs if training_epochs is None else training_epochs,
         options={} if distillation is None else {"distillation": distillation},

@@ -83,11 +83,15 @@ class Evaluator:
     def __init__(
         self, subject: Subject, targets: Sequence[str], latencies: Mapping[str, float | None] | None = None
     ) -> None:
-        """`latencies` are the frozen ones of the reference by target name; without them `freeze` measures them."""
-        self.subject, self.targets = subject, list(targets)
+        """`targets` are as the command takes them, device files too; `latencies` as `freeze` returns them.
+
+        Raises `InputError` for a target that cannot be opened, and for two of one name.
+        """
+        self.subject = subject
+        self.models = _open(targets)
+        """By `CostModel.name`, which is what entries, frozen latencies and the board call a target."""
         self.latencies = dict(latencies) if latencies is not None else None
         self._dense: Dense | None = None
-        self._models: dict[str, CostModel] = {name: target(name) for name in targets}
 
     @property
     def dense(self) -> Dense:
@@ -100,15 +104,11 @@ class Evaluator:
             self._dense = dense(self.subject.open(), self.subject.seed, progress=progress)
         return self._dense
 
-    def model(self, name: str) -> CostModel:
-        """The cost model of one of the targets."""
-        return self._models[name]
-
     def freeze(self, known: Mapping[str, float | None]) -> dict[str, float | None]:
         """Frozen latency of the dense network by target name, in seconds; measured for targets that `known` lacks."""
         self.latencies = {
             name: known[name] if name in known else model.freeze(self.reference_network).latency
-            for name, model in self._models.items()
+            for name, model in self.models.items()
         }
         return self.latencies
 
@@ -149,7 +149,7 @@ class Evaluator:
             bytes=round(counts["memory"]),
             dense_parameters=round(dense_counts["parameters"]),
             dense_macs=round(dense_counts["macs"]),
-            costs=[self._cost(model, deployed) for model in self._models.values()],
+            costs=[self._cost(model, deployed) for model in self.models.values()],
             training={
                 "epochs": float(cost.epochs),
                 "seconds": cost.seconds,
@@ -214,6 +214,20 @@ class Evaluator:
         }
 
 
+def _open(targets: Sequence[str]) -> dict[str, CostModel]:
+    """Name → cost model, in the order given."""
+    models, given = dict[str, CostModel](), dict[str, str]()
+    for text in targets:
+        model = target(text)
+        if model.name in models:
+            raise InputError(
+                f"targets {given[model.name]!r} and {text!r} are both named {model.name!r}; "
+                "give one of them only, or its device file another name"
+            )
+        models[model.name], given[model.name] = model, text
+    return models
+
+
 def _as_it_ended(plan: Plan, dense: Network, deployed: Network) -> Plan:
     """The plan; where stages have changed the widths since, the final ones are in its notes."""
     rows = {layer.name: layer.out_channels for layer in deployed.layers}
@@ -225,15 +239,15 @@ def _as_it_ended(plan: Plan, dense: Network, deployed: Network) -> Plan:
     return plan.model_copy(update={"notes": {**plan.notes, **final}})
 
 
-def objectives(entry: Entry, targets: Sequence[str]) -> tuple[float, ...]:
+def objectives(entry: Entry, models: Sequence[CostModel]) -> tuple[float, ...]:
     """What a search optimises: accuracy (larger is better), then the objective figure of every target (smaller is).
 
     The accuracy is that of the first target that runs the network, so that int8 counts as it is executed.
     """
     costs = {cost.target: cost for cost in entry.costs}
-    figures = [costs[name].figures[target(name).objective].value for name in targets]
+    figures = [costs[model.name].figures[model.objective].value for model in models]
     if any(value is None for value in figures):
-        raise ValueError(f"entry {entry.id} lacks the objective of one of {targets}")
+        raise ValueError(f"entry {entry.id} lacks the objective of one of {[model.name for model in models]}")
     return (ranking_accuracy(entry), *(float(value) for value in figures if value is not None))
 
 

@@ -192,7 +192,8 @@ def build_table(layers: Sequence[Sequence[Block]], device: FpgaDevice) -> Table:
 
 def _shares(found: Costs, device: FpgaDevice) -> np.ndarray:
     """Shares of the budget, and cycles that moving the bytes takes, shape (n, 6)."""
-    shares = found.resources / np.maximum(device.budget, 1e-9)
+    # Of what there is none, one piece is twice too much.
+    shares = found.resources / np.maximum(device.budget, 0.5)
     return np.column_stack([shares, found.bytes / device.bytes_per_cycle])
 
 

@@ -16,7 +16,8 @@ from .pipeline import Stage, needed_rows
 Order = Literal["natural", "sorted", "equal"]
 ORDERS: tuple[Order, ...] = ("natural", "sorted", "equal")
 """In which order filters are processed: as they stand, by their number of nonzeros (a free permutation, made before
-synthesis), or as if every filter of the layer had the same number."""
+synthesis), or as if all filters of the layer had the same number, but for what does not divide. Filters of grouped
+convolutions are not sorted: their place says which channels they read."""
 
 WIDEST = Format("int", 16)
 """What floating-point formats run as: an accelerator of this kind computes in fixed point."""
@@ -95,8 +96,9 @@ def blocks(network: Network, order: Order = "sorted") -> tuple[Block, ...]:
     for layer in network.layers:
         nonzeros = np.asarray(layer.nonzeros, dtype=np.int64)
         if order == "equal" and len(nonzeros):
-            nonzeros = np.full(len(nonzeros), int(ceil_div(nonzeros.sum(), len(nonzeros))))
-        elif order == "sorted" and layer.name not in fixed:
+            total, filters = int(nonzeros.sum()), len(nonzeros)
+            nonzeros = total // filters + (np.arange(filters) < total % filters)
+        elif order == "sorted" and layer.name not in fixed and layer.groups == 1:
             nonzeros = np.sort(nonzeros)[::-1]
         incoming = executed(layer.activation_format) if layer.kind in ("conv", "linear") else bits[layer.name]
         made.append(

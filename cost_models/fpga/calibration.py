@@ -88,7 +88,7 @@ def smallest_folding(block: Block, interval: int, device: FpgaDevice) -> LayerFo
         buffer=ones * MEMORIES.index("bram"),
     )
     found = costs(block, foldings)
-    shares = (found.resources / np.maximum(device.budget, 1e-9)).sum(1)
+    shares = (found.resources / np.maximum(device.budget, 0.5)).sum(1)
     keeping_up = np.where(found.cycles <= interval, shares, np.inf)
     if not np.isfinite(keeping_up).any():
         raise InputError(

@@ -27,7 +27,9 @@ def describe(design: Design) -> dict[str, Any]:
     anew, which takes as long as the design itself did.
     """
     power = design_power(design)
-    cycles = {name: float(getattr(design.latency, name).item()) for name in ("optimistic", "pessimistic", "mean")}
+    cycles = {
+        name: round(float(getattr(design.latency, name).item()), 3) for name in ("optimistic", "pessimistic", "mean")
+    }
     used = design.resources.sum(0)
     kind, why = design.limit
     return {
@@ -40,7 +42,8 @@ def describe(design: Design) -> dict[str, Any]:
         "clock_hz": design.clock,
         "order": design.order,
         "folding": "allocated" if design.allocated else "given",
-        "fits": bool((used <= design.device.budget).all()),
+        "fits": bool((used <= design.device.capacity).all()),
+        "within_budget": bool((used <= design.device.budget).all()),
         "interval_cycles": design.interval,
         "intervals_cycles": _intervals(design),
         "throughput": design.throughput,

@@ -16,7 +16,7 @@ from .device import RESOURCES, FpgaDevice, fpga_names, named_fpga
 from .equations import index_bits
 from .folding import AnyFolding, LayerFolding, check_folding
 from .layout import Costs, cost, folded
-from .pipeline import Bracket, latency
+from .pipeline import Bracket, Stage, latency
 
 Limit = Literal["compute", "memory", "bandwidth", "layer"]
 
@@ -93,18 +93,27 @@ class Design:
     @property
     def limit(self) -> tuple[Limit, str]:
         """What keeps the design from being faster: the kind, and one line that says it."""
-        slowest = int(self.cycles.argmax())
-        name = self.blocks[slowest].name
         if self.traffic_cycles > self.cycles.max():
-            return (
-                "bandwidth",
-                f"external memory: {self.frame_bytes:,.0f} bytes an image take {self.traffic_cycles:,} cycles",
-            )
+            moved = f"{self.frame_bytes:,.0f} bytes an image take {self.traffic_cycles:,} cycles"
+            return "bandwidth", f"external memory: {moved}"
+        slowest = np.flatnonzero(self.cycles == self.cycles.max())
         if not self.allocated:
-            return "layer", f"layer {name!r} is the slowest with {int(self.cycles[slowest]):,} cycles an image"
-        if self.fastest[slowest] >= self.cycles[slowest]:
-            return "layer", f"layer {name!r} takes {int(self.cycles[slowest]):,} cycles however many lanes it gets"
-        shares = self.resources.sum(0) / np.maximum(self.device.budget, 1e-9)
+            # Blocks without weights only pass on what others make.
+            at = next((i for i in slowest if self.blocks[i].computes), slowest[0])
+            waits = self.costs[at].work[0] < self.costs[at].cycles[0]
+            why = ", for its words to come and go" if waits else ""
+            return (
+                "layer",
+                f"layer {self.blocks[at].name!r} is the slowest with {self.cycles[at]:,} cycles an image{why}",
+            )
+        floor = [i for i in slowest if self.fastest[i] >= self.cycles[i]]
+        if floor:
+            at = next((i for i in floor if self.blocks[i].computes), floor[0])
+            return (
+                "layer",
+                f"layer {self.blocks[at].name!r} takes {self.cycles[at]:,} cycles however many lanes it gets",
+            )
+        shares = self.resources.sum(0) / np.maximum(self.device.budget, 0.5)
         order = np.argsort(-shares)
         kind: Limit = "memory" if RESOURCES[order[0]] in ("bram18", "uram") else "compute"
         taken = ", ".join(f"{RESOURCES[r]} {shares[r]:.0%}" for r in order[:2])
@@ -167,7 +176,7 @@ def _design(
 ) -> Design:
     cycles = np.array([int(one.cycles[0]) for one in found])
     pipeline = [folded(*parts) for parts in zip(stages(work), work, chosen, strict=True)]
-    bracket = latency(pipeline, [float(count) for count in cycles])
+    bracket = _latency(pipeline, cycles, np.array([one.bytes[0] for one in found]) / _at(device, clock).bytes_per_cycle)
     return Design(
         device,
         clock,
@@ -178,6 +187,19 @@ def _design(
         tuple(found),
         cycles if fastest is None else fastest,
         bracket,
+    )
+
+
+def _latency(pipeline: Sequence[Stage], cycles: np.ndarray, traffic: np.ndarray) -> Bracket:
+    """The bracket where external memory takes `traffic` cycles for every block, shape (L,), as `cycles`.
+
+    At best a block that moves bytes has external memory to itself, at worst it waits for all the others.
+    """
+    total = traffic.sum()
+    best, worst = np.maximum(cycles, traffic), np.where(traffic > 0, np.maximum(cycles, total), cycles)
+    return Bracket(
+        np.maximum(latency(pipeline, list(best)).optimistic, total),
+        np.maximum(latency(pipeline, list(worst)).pessimistic, total),
     )
 
 
@@ -208,13 +230,17 @@ def _keeping_up(block: Block, interval: int) -> LayerFolding:
 
 def _unfit(table: Table, work: Sequence[Block], device: FpgaDevice) -> str:
     """One line: what is short, by how much, and the smallest device that holds the network."""
-    shares = shortage(table, [0] * len(work))
+    least = np.sum([variants[0].costs.resources.min(0) for variants in table.layers], axis=0)
+    if (least > device.budget).any():
+        needed, told = least, "it needs at least"
+    else:
+        needed, told = shortage(table, [0] * len(work)) * np.maximum(device.budget, 0.5), "its smallest design takes"
     short = [
-        f"{name} {shares[r] * device.budget[r]:,.0f} of {device.budget[r]:,.0f} usable ({shares[r]:.2f} times)"
-        for r, name in enumerate(RESOURCES)
-        if shares[r] > 1
+        f"{name} {need:,.0f} of {have:,.0f} usable" + (f" ({need / have:.2f} times)" if have else "")
+        for name, need, have in zip(RESOURCES, needed, device.budget, strict=True)
+        if need > have
     ]
-    told = f"the network does not fit {device.name}: it needs at least {', '.join(short)}"
+    told = f"the network does not fit {device.name}: {told} {', '.join(short)}"
     for other in sorted(map(named_fpga, fpga_names()), key=lambda part: float(part.capacity[0])):
         if other.name != device.name and _holds(work, other):
             return f"{told}; fpga-{other.name} is the smallest device that holds it"

@@ -148,7 +148,14 @@ class FpgaDevice(_Strict):
 
 
 def load_fpga(path: Path) -> FpgaDevice:
-    """The device that a TOML file describes; raises `InputError` with one line where it is missing or damaged."""
+    """The device that a TOML file describes; raises `InputError` with one line where it is missing or damaged.
+
+    A file outside the catalogue cannot have the name of a device in it, whose measured power and rank are not its own.
+    """
+    if path == Path():
+        raise InputError(
+            "a device needs the path of its file, such as fpga:board.toml; see docs/fpga.md for an example"
+        )
     try:
         device = FpgaDevice.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError) as error:
@@ -165,6 +172,10 @@ def load_fpga(path: Path) -> FpgaDevice:
     for what, value in (("clock", device.clock.value), ("dram.bandwidth", device.dram.bandwidth.value)):
         if value <= 0:
             raise InputError(f"device file {path}: {what} is {value:g}; it must be above 0")
+    if device.name in fpga_names() and path.resolve().parent != DEVICES.resolve():
+        raise InputError(
+            f"device file {path}: name: {device.name!r} is a device of the catalogue; give this one a name of its own"
+        )
     return device
 
 
@@ -174,7 +185,9 @@ def fpga_names() -> tuple[str, ...]:
 
 
 def named_fpga(name: str) -> FpgaDevice:
-    """One of the devices of `fpga_names`."""
+    """One of the devices of `fpga_names`; raises `InputError` for any other name."""
+    if name not in fpga_names():
+        raise InputError(f"unknown FPGA device {name!r}; allowed: {', '.join(fpga_names())}")
     return load_fpga(DEVICES / f"{name}.toml")
 
 

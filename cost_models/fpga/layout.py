@@ -117,7 +117,9 @@ def _compute(block: Block, f: Foldings) -> Costs:
     # The stream is as wide as the block can use: a pixel in, a window's columns at once.
     layer = block.layer
     arrives = layer.in_height * ceil_div(layer.in_width, f.pixels)
-    return _lanes(block, f, stepped, windows, np.maximum(windows * stepped, arrives))
+    # Consecutive filters: so many groups are worked on at once.
+    together = ceil_div(f.filters * layer.groups, layer.out_channels)
+    return _lanes(block, f, together, stepped, windows, np.maximum(windows * stepped, arrives))
 
 
 def _conv(block: Block, folding: ConvFolding) -> Costs:
@@ -149,7 +151,9 @@ def _conv(block: Block, folding: ConvFolding) -> Costs:
         buffer=np.array([0]),
     )
     windows = np.array([block.window_rows * block.window_columns])
-    return _lanes(block, one, np.atleast_1d(stepped), windows, np.atleast_1d(np.max([work, arrives, leaves])))
+    together = np.array([folding.coarse_group])
+    slowest = np.atleast_1d(np.max([work, arrives, leaves]))
+    return _lanes(block, one, together, np.atleast_1d(stepped), windows, slowest)
 
 
 def _steps(block: Block, f: Foldings) -> np.ndarray:
@@ -160,19 +164,23 @@ def _steps(block: Block, f: Foldings) -> np.ndarray:
     return found
 
 
-def _lanes(block: Block, f: Foldings, stepped: np.ndarray, windows: np.ndarray, cycles: np.ndarray) -> Costs:
+def _lanes(
+    block: Block, f: Foldings, together: np.ndarray, stepped: np.ndarray, windows: np.ndarray, cycles: np.ndarray
+) -> Costs:
+    """Costs of a block with weights; `together` says how many groups of channels it works on at once."""
     layer = block.layer
     lanes = f.filters * f.nonzeros * f.pixels
     weight, activation = block.weight.bits, block.activation.bits
     used = np.zeros((len(f), len(RESOURCES)))
 
-    # Multipliers. In a zero-skipping block only pixels share a weight; in a dense one filters share activations too.
-    together = ceil_div(f.filters * layer.groups, layer.out_channels)  # groups that are worked on at once
+    # Multipliers. In a zero-skipping block only pixels share a weight; in a dense one filters share activations too, if
+    # they are of one group. The weights of one filter share nothing.
     partners = np.where(f.sparse, f.pixels, f.pixels * ceil_div(f.filters, together))
+    alone = f.nonzeros * np.where(f.sparse, f.filters, together)
     floats = block.weight.kind == "minifloat", block.activation.kind == "minifloat"
     wide, other = operand_bits(weight, floats[0]), operand_bits(activation, floats[1])
     packed = np.minimum(packing(wide, other), partners)
-    dsps = np.where(f.sparse, f.filters * f.nonzeros * ceil_div(f.pixels, packed), ceil_div(lanes, packed))
+    dsps = alone * ceil_div(partners, packed)
     used[:, DSP] = np.where(f.dsp, dsps * product_dsps(wide, other), 0)
     sums = accumulator_bits(wide, other, max(int(block.nonzeros.max(initial=1)), 1))
     skips = f.sparse & (not block.dense)
@@ -192,7 +200,8 @@ def _lanes(block: Block, f: Foldings, stepped: np.ndarray, windows: np.ndarray, 
     columns = ceil_div(layer.in_width, f.pixels) * layer.in_channels
     # Without padding rows can be left over, which must be let in beside those of the next image's first window.
     spare = max(layer.stride[0], layer.in_height - (layer.out_height - 1) * layer.stride[0])
-    rows = layer.kernel[0] + (layer.stride[0] if layer.transposed else spare) if spatial else 2
+    reach = (layer.kernel[0] - 1) * layer.dilation[0] + 1
+    rows = reach + (layer.stride[0] if layer.transposed else spare) if spatial else 2
     if not spatial:
         columns = np.full(len(f), layer.in_channels)
     private = f.filters * f.nonzeros * f.pixels
@@ -211,8 +220,9 @@ def _stream(block: Block, f: Foldings) -> Costs:
     layer = block.layer
     arrives = stream_cycles(layer.in_height * layer.in_width, layer.in_channels, f.filters)
     leaves = stream_cycles(layer.out_height * layer.out_width, layer.out_channels, f.filters)
-    # A concat takes its inputs side by side; an input only sends.
-    cycles = leaves if layer.kind in ("input", "concat") else np.maximum(arrives, leaves)
+    # A concat takes its inputs side by side; an input only sends; padding is an address in the next line buffer.
+    only = {"input": leaves, "concat": leaves, "pad": arrives}
+    cycles = only.get(layer.kind, np.maximum(arrives, leaves))
     bits = block.activation.bits
     used = np.zeros((len(f), len(RESOURCES)))
     used[:, LUT] = FIXED_LUTS + f.filters * bits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,14 @@ def check_picture_path(path: Path) -> None:
         raise InputError(f"picture {path}: a picture ends in {', '.join(SUFFIXES)}")
     if not path.resolve().parent.is_dir():
         raise InputError(f"picture {path} cannot be written: there is no folder {path.resolve().parent}")
+    try:
+        there = path.exists()
+    except OSError as error:  # a name that no file can have
+        raise InputError(f"picture {path} cannot be written: {error.strerror}") from error
+    if path.is_dir():
+        raise InputError(f"picture {path} cannot be written: it is a folder")
+    if not os.access(path if there else path.resolve().parent, os.W_OK):
+        raise InputError(f"picture {path} cannot be written: permission denied")
 
 
 def draw(design: Design, path: Path, title: str) -> None:

@@ -40,7 +40,9 @@ def headlines(design: Described, title: str) -> Table:
         ("energy", _figure(design["energy_j"], "J an image")),
     ]
     if not design["fits"]:
-        lines.append(("fits", f"no: more than the budget of {', '.join(_exceeded(design))}"))
+        lines.append(("fits", f"no: more than the part has of {', '.join(_exceeded(design, 'capacity'))}"))
+    elif not design["within_budget"]:
+        lines.append(("fits", f"tightly: more than the usable share of {', '.join(_exceeded(design, 'budget'))}"))
     table = Table.grid(padding=(0, 2))
     for name, value in lines:
         table.add_row(name, value)
@@ -127,10 +129,10 @@ def _orders(design: Described) -> Iterator[str]:
         yield f"{order} {cycles:,}" if cycles else f"{order} does not fit"
 
 
-def _exceeded(design: Described) -> Iterator[str]:
+def _exceeded(design: Described, limit: str) -> Iterator[str]:
     for name, row in design["resources"].items():
-        if row["used"] > row["budget"]:
-            yield f"{_NAMES[name]} ({row['used']:,.0f} of {row['budget']:,.0f})"
+        if row["used"] > row[limit]:
+            yield f"{_NAMES[name]} ({row['used']:,.0f} of {row[limit]:,.0f})"
 
 
 def _figure(figure: Mapping[str, Any], unit: str) -> str:

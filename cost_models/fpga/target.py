@@ -24,7 +24,8 @@ class Fpga(CostModel):
 
     def __init__(self, device: FpgaDevice) -> None:
         self.device = device
-        self.name = f"fpga-{device.name}"
+        # Figures of different versions of a device are never ranked together.
+        self.name = f"fpga-{device.name}" + (f"-v{device.version}" if device.version > 1 else "")
         self.summary = f"pipelined zero-skipping accelerator on: {device.summary}"
 
     def executed(self, weight: Format, activation: Format) -> tuple[Format, Format]:

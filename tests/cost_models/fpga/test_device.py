@@ -66,6 +66,7 @@ def test_own_device(tmp_path: Path) -> None:
     path = own(tmp_path, "value = 1728,", "value = 100,")
     assert load_fpga(path).budget[2] == 80
     assert target(f"fpga:{path}").name == "fpga-mine"
+    assert target(f"fpga:{own(tmp_path, 'version = 1', 'version = 2')}").name == "fpga-mine-v2"
 
 
 @pytest.mark.parametrize(
@@ -90,5 +91,26 @@ def test_damaged_device(tmp_path: Path, old: str, new: str, told: str) -> None:
 def test_missing_device() -> None:
     with pytest.raises(InputError, match="cannot be read"):
         target("fpga:/nowhere/mine.toml")
+    with pytest.raises(InputError, match="needs the path of its file"):
+        target("fpga:")
     with pytest.raises(InputError, match="did you mean fpga-zcu104"):
         target("fpga-zcu14")
+
+
+@pytest.mark.parametrize("name", ["foo", "../devices/zcu104", ""])
+def test_unknown_name(name: str) -> None:
+    with pytest.raises(InputError, match=r"unknown FPGA device .*; allowed: kv260, .*zcu104") as caught:
+        named_fpga(name)
+    assert str(DEVICES) not in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("taken", ["zcu104", "z7020"])
+def test_own_device_does_not_pass_for_one_of_the_catalogue(tmp_path: Path, taken: str) -> None:
+    """It would be given the power that was measured on another board."""
+    path = own(tmp_path, 'name = "mine"', f'name = "{taken}"')
+    with pytest.raises(InputError, match=f"'{taken}' is a device of the catalogue; give this one a name of its own"):
+        target(f"fpga:{path}")
+
+
+def test_the_catalogues_files_load_by_their_paths() -> None:
+    assert load_fpga(DEVICES / "zcu104.toml") == named_fpga("zcu104")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -507,15 +508,19 @@ class _Programme:
         return np.concatenate(layers), np.concatenate(chosen), np.concatenate(uses), np.concatenate(costs)
 
 
+_STDOUT = threading.Lock()
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps off stdout what the solver prints past all options (HiGHS 1.12, `transformNewIntegerFeasibleSolution`)."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+    with _STDOUT:  # two threads would restore each other's
+        sys.stdout.flush()
+        kept = os.dup(1)
+        try:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), 1)
+            yield
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)

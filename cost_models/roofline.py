@@ -6,16 +6,16 @@ file, ours in `devices/`, a user's own as `roofline:PATH.toml`; `Device` says wh
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from workloads import FP32, Format, InputError, Layer, Network
 
 from .base import Cost, CostModel, Deployable, Figure, Kind, Reference
+from .device_file import read_device_file
 
 DEVICES = Path(__file__).parent / "devices"
 
@@ -78,19 +78,7 @@ class Device(_Strict):
 
 def load_device(path: Path) -> Device:
     """The device that a TOML file describes; raises `InputError` with one line where it is missing or damaged."""
-    try:
-        return Device.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"device file {path} cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}"
-        ) from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"device file {path} is not TOML: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "file"
-        told = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"device file {path}: {place}: {told}; see cost_models/devices/*.toml for examples") from error
+    return read_device_file(path, Device, "cost_models/devices/*.toml for examples")
 
 
 def device_names() -> tuple[str, ...]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from workloads import InputError
+
+from ..device_file import read_device_file
 
 DEVICES = Path(__file__).parent / "devices"
 
@@ -156,19 +157,7 @@ def load_fpga(path: Path) -> FpgaDevice:
         raise InputError(
             "a device needs the path of its file, such as fpga:board.toml; see docs/fpga.md for an example"
         )
-    try:
-        device = FpgaDevice.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"device file {path} cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}"
-        ) from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"device file {path} is not TOML: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "file"
-        told = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"device file {path}: {place}: {told}; see docs/fpga.md for an example") from error
+    device = read_device_file(path, FpgaDevice, "docs/fpga.md for an example")
     for what, value in (("clock", device.clock.value), ("dram.bandwidth", device.dram.bandwidth.value)):
         if value <= 0:
             raise InputError(f"device file {path}: {what} is {value:g}; it must be above 0")

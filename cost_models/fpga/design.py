@@ -13,7 +13,6 @@ from workloads import InputError, Network
 from .allocation import Table, allocate, build_table, refine, shortage
 from .block import Block, Order, blocks, stages
 from .device import RESOURCES, FpgaDevice, fpga_names, named_fpga
-from .equations import index_bits
 from .folding import AnyFolding, LayerFolding, check_folding
 from .layout import Costs, cost, folded
 from .pipeline import Bracket, Stage, latency
@@ -62,9 +61,7 @@ class Design:
     @property
     def traffic_cycles(self) -> int:
         """Cycles that external memory needs for one image."""
-        return int(
-            np.ceil(self.frame_bytes / (self.device.dram.efficiency * self.device.dram.bandwidth.value / self.clock))
-        )
+        return int(np.ceil(self.frame_bytes / _at(self.device, self.clock).bytes_per_cycle))
 
     @property
     def interval(self) -> int:
@@ -84,11 +81,11 @@ class Design:
     @property
     def weight_bytes(self) -> float:
         """Bytes that hold the weights, indices and padding included."""
-        total = 0
-        for block, folding, found in zip(self.blocks, self.foldings, self.costs, strict=True):
-            if block.computes and "#" not in block.name:
-                total += int(found.steps[0]) * _stored_width(block, folding)
-        return total / 8
+        # A module that is called twice has a second block, NAME#2, whose weights count once.
+        stored = (
+            found.stored_bits[0] for block, found in zip(self.blocks, self.costs, strict=True) if "#" not in block.name
+        )
+        return float(sum(stored)) / 8
 
     @property
     def limit(self) -> tuple[Limit, str]:
@@ -118,14 +115,6 @@ class Design:
         kind: Limit = "memory" if RESOURCES[order[0]] in ("bram18", "uram") else "compute"
         taken = ", ".join(f"{RESOURCES[r]} {shares[r]:.0%}" for r in order[:2])
         return kind, f"no faster design fits; this one takes of the budget {taken}"
-
-
-def _stored_width(block: Block, folding: AnyFolding) -> int:
-    if not isinstance(folding, LayerFolding):
-        return block.weight.bits * folding.coarse_in * folding.coarse_out * folding.coarse_group * folding.fine
-    sparse = folding.block == "sparse" or (folding.block is None and not block.dense)
-    index = int(index_bits(block.filter_size)) if sparse and not block.dense else 0
-    return folding.filters * folding.nonzeros * (block.weight.bits + index)
 
 
 def estimate(

@@ -81,6 +81,8 @@ class Costs:
     """Shape (n, 5) in the order of `RESOURCES`."""
     bytes: np.ndarray
     """To and from external memory for one image, shape (n,)."""
+    stored_bits: np.ndarray
+    """Of the weights as they are stored, indices and padding included, shape (n,)."""
 
 
 def costs(block: Block, foldings: Foldings) -> Costs:
@@ -205,15 +207,15 @@ def _lanes(
     if not spatial:
         columns = np.full(len(f), layer.in_channels)
     private = f.filters * f.nonzeros * f.pixels
-    wide = f.nonzeros * f.pixels * np.minimum(together, layer.groups)
+    read = f.nonzeros * f.pixels * np.minimum(together, layer.groups)  # words a cycle of a dense block
     # Either a bank a row, whose two ports both read (the few writes into a row that is being read stop the lanes for a
     # cycle: `rtl/line_buffer.v`); or a simple memory a lane.
     shared = _memory(columns, activation, f.buffer) * (rows * ceil_div(f.filters * f.nonzeros, 2) * f.pixels)[:, None]
     simple = _memory(rows * columns, activation, f.buffer) * private[:, None]
-    dense = _memory(ceil_div(rows * columns * f.pixels, wide), wide * activation, f.buffer)
+    dense = _memory(ceil_div(rows * columns * f.pixels, read), read * activation, f.buffer)
     cheaper = np.where((_blocks(shared) < _blocks(simple))[:, None], shared, simple)
     used += np.where(f.sparse[:, None], cheaper, dense)
-    return Costs(cycles, windows * stepped, stepped, lanes, used, moved)
+    return Costs(cycles, windows * stepped, stepped, lanes, used, moved, stepped * width)
 
 
 def _stream(block: Block, f: Foldings) -> Costs:
@@ -240,7 +242,8 @@ def _stream(block: Block, f: Foldings) -> Costs:
         _remember(used, depth, f.filters * bits, f.buffer, written=np.ones(len(f), dtype=bool))
     if layer.kind == "input":
         moved += layer.out_channels * layer.out_height * layer.out_width * bits / 8
-    return Costs(cycles, cycles, np.zeros(len(f), dtype=np.int64), np.zeros(len(f), dtype=np.int64), used, moved)
+    none = np.zeros(len(f), dtype=np.int64)
+    return Costs(cycles, cycles, none, none, used, moved, none)
 
 
 def _memory(depth: np.ndarray, width: np.ndarray | int, kind: np.ndarray) -> np.ndarray:
@@ -265,7 +268,7 @@ def _blocks(used: np.ndarray) -> np.ndarray:
 
 
 def folded(stage: Stage, block: Block, folding: AnyFolding) -> Stage:
-    """The stage of a block (`blocks.stages`) with what its folding says of beats and windows."""
+    """The stage of a block (`block.stages`) with what its folding says of beats and windows."""
     channels = block.layer.out_channels
     if isinstance(folding, ConvFolding):
         return replace(stage, groups=ceil_div(channels, folding.coarse_out * folding.coarse_group))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workloads import InputError
 
@@ -100,8 +100,8 @@ class _Picture:
         row, column = divmod(position, self.columns)
         return _GAP + column * (_WIDTH + _GAP), _HEAD + row * (_HEIGHT + _LANE) + _LANE * 0.55
 
-    def text(self, x: float, y: float, text: str, **options: object) -> None:
-        self.axes.text(x, y, text, **{"color": _INK, "va": "center", "parse_math": False, **options})  # type: ignore[arg-type]
+    def text(self, x: float, y: float, text: str, **options: Any) -> None:
+        self.axes.text(x, y, text, **{"color": _INK, "va": "center", "parse_math": False, **options})
 
     def head(self, title: str) -> None:
         design = self.design

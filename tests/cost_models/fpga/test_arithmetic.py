@@ -8,6 +8,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -168,9 +169,9 @@ def test_a_bit_that_a_carry_chain_takes_from_a_register_costs_a_lut(scripts: tup
     assert measure.resources(counted)["luts"] == 2
 
 
-def simulate(design: object, rows: list[int], folder: Path) -> list[int]:
+def simulate(design: Any, rows: list[int], folder: Path) -> list[int]:
     """The outputs of a design, a clock after each of its inputs."""
-    inputs, outputs = design.inputs, design.outputs  # type: ignore[attr-defined]
+    inputs, outputs = design.inputs, design.outputs
     bench = f"""
     module bench;
       reg clk = 0; reg [{inputs - 1}:0] in; wire [{outputs - 1}:0] out; part under_test(clk, in, out);
@@ -181,7 +182,7 @@ def simulate(design: object, rows: list[int], folder: Path) -> list[int]:
       end
     endmodule"""
     (folder / "rows.hex").write_text("\n".join(f"{row:x}" for row in rows))
-    (folder / "bench.v").write_text(design.verilog("part") + bench)  # type: ignore[attr-defined]
+    (folder / "bench.v").write_text(design.verilog("part") + bench)
     subprocess.run(["iverilog", "-o", folder / "bench", folder / "bench.v"], check=True)
     told = subprocess.run(["vvp", folder / "bench"], capture_output=True, text=True, check=True)
     return [int(line, 16) for line in told.stdout.split()]

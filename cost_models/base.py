@@ -19,6 +19,7 @@ UNITS: Mapping[str, str] = {
     "latency": "s",
     "throughput": "1/s",
     "energy": "J",
+    "net_energy": "J",
     "power": "W",
     "memory": "B",
     "parameters": "1",
@@ -30,8 +31,8 @@ UNITS: Mapping[str, str] = {
     "bram18": "1",
     "uram": "1",
 }
-"""Figures and their SI units. Latency and energy are of one inference at batch 1; memory is that of the weights; the
-last five are what a design takes of an FPGA."""
+"""Figures and their SI units. Latency and energy are of one inference at batch 1, `net_energy` without what the
+device draws when idle; memory is that of the weights; the last five are what a design takes of an FPGA."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class Cost:
     """Noise seen while measuring (steal, involuntary context switches, pressure, clock) and how it was measured."""
     samples: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
     """Raw samples by name, one list a block, from which the figures can be derived again."""
+    runtime: Mapping[str, str] = field(default_factory=dict)
+    """Versions and settings of the runtime that measured, which the fingerprint in `target` covers."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,8 @@ class CostModel(abc.ABC):
     - A modelled target is deterministic: the same `Network` gives the same figures in every process, and more
       multiply–accumulates in the same formats never cost less time, energy or memory.
     - `executed` is idempotent: what the target runs when asked for a pair of formats, it runs as that pair. fp32
-      runs as fp32; a modelled target without floating point names the integers that it runs in its place.
+      runs as fp32, unless the target is one of another floating-point format as a whole (its name says so); a modelled
+      target without floating point names the integers that it runs in its place.
     - A target that answers `latency` answers `speedup` too; one that does not leaves `Reference.latency` and `speedup`
       None.
     - A measured target puts a fingerprint of machine and runtime into `key`, so that results of different machines are

@@ -287,7 +287,7 @@ def examine() -> list[dict[str, str]]:
     import os
 
     from .machine import multiplies_int8_exactly, processor
-    from .power import cpu_power_absence, gpu_power_absence
+    from .power.absence import cpu_power_absence, gpu_power_absence
 
     rows: list[dict[str, str]] = []
 

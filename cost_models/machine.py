@@ -106,12 +106,14 @@ def exclusive(device: str, timeout: float = 3600.0) -> Iterator[None]:
 
 
 class Pin:
-    """The calling thread on one CPU of those that it was allowed."""
+    """The calling thread, and those that it starts, on some CPUs of those that it was allowed."""
 
-    def __init__(self, allowed: set[int]) -> None:
+    def __init__(self, allowed: set[int], count: int = 1) -> None:
+        """`count` CPUs, or as many as there are."""
         self._allowed = sorted(allowed)
+        self._count = count
         # The last to begin with: the first serves interrupts on most machines.
-        self._place = len(self._allowed) - 1
+        self._place = max(len(self._allowed) - count, 0)
         self._stay()
 
     def move(self) -> None:
@@ -121,18 +123,19 @@ class Pin:
 
     def _stay(self) -> None:
         if self._allowed:
-            os.sched_setaffinity(0, {self._allowed[self._place]})
+            turned = self._allowed[self._place :] + self._allowed[: self._place]
+            os.sched_setaffinity(0, turned[: self._count])
 
 
 @contextlib.contextmanager
-def pinned() -> Iterator[Pin]:
-    """Keeps the calling thread on one CPU at a time, undone at the end; nothing where the system cannot (macOS)."""
+def pinned(count: int = 1) -> Iterator[Pin]:
+    """Keeps the calling thread on `count` CPUs, undone at the end; nothing where the system cannot (macOS)."""
     if not hasattr(os, "sched_setaffinity"):
         yield Pin(set())
         return
     allowed = os.sched_getaffinity(0)
     try:
-        yield Pin(allowed)
+        yield Pin(allowed, count)
     finally:
         os.sched_setaffinity(0, allowed)
 

@@ -8,13 +8,23 @@ from functools import partial
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from workloads import InputError
 
 from .base import CostModel
+from .options import parse_options
+
+if TYPE_CHECKING:
+    from .measured import MeasuredTarget
 
 GROUP = "shrinkboard.cost_models"
 """Entry-point group of plug-ins: name of the target → a `CostModel` class or a factory that takes no argument."""
+
+MEASURED = {
+    "cpu-onnxruntime": ("cpu_onnxruntime", "CpuOnnxRuntime"),
+}
+"""Our measured targets: name → module and class, which is imported when it is asked for."""
 
 
 def target_names() -> tuple[str, ...]:
@@ -25,7 +35,8 @@ def target_names() -> tuple[str, ...]:
 def target(name: str) -> CostModel:
     """The cost model of that name, or of a user's device file: `roofline:PATH.toml`, `fpga:PATH.toml`.
 
-    Raises `InputError` for an unknown name, a damaged device file and a plug-in that cannot be loaded.
+    Options of a measured target stand behind its name: `cpu-onnxruntime:threads=2,image=640x480`. Raises `InputError`
+    for an unknown name or option, a damaged device file and a plug-in that cannot be loaded.
     """
     if name.startswith("roofline:"):
         from .roofline import Roofline, load_device
@@ -35,6 +46,10 @@ def target(name: str) -> CostModel:
         from .fpga import Fpga, load_fpga
 
         return Fpga(load_fpga(Path(name.removeprefix("fpga:"))))
+    base, _, text = name.partition(":")
+    if base in MEASURED:
+        kind = _measured(base)
+        return kind(**parse_options(base, text, kind.options)) if text else kind()
     if name in _builtin():
         return _builtin()[name]()
     if name in _plugins():
@@ -52,7 +67,7 @@ def _builtin() -> dict[str, Callable[[], CostModel]]:
 
     return {
         "counts": partial(_create, "counts", "Counts"),
-        "cpu-onnxruntime": partial(_create, "cpu_onnxruntime", "CpuOnnxRuntime"),
+        **{name: partial(_create, *MEASURED[name]) for name in MEASURED},
         **{f"roofline-{device}": partial(_device, device) for device in device_names()},
         **{f"fpga-{device}": partial(_fpga, device) for device in fpga_names()},
     }
@@ -60,6 +75,11 @@ def _builtin() -> dict[str, Callable[[], CostModel]]:
 
 def _create(module: str, name: str) -> CostModel:
     return getattr(import_module(f"{__package__}.{module}"), name)()
+
+
+def _measured(name: str) -> type[MeasuredTarget]:
+    module, kind = MEASURED[name]
+    return getattr(import_module(f"{__package__}.{module}"), kind)
 
 
 def _device(name: str) -> CostModel:

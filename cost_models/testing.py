@@ -150,12 +150,14 @@ def _check_executed(model: CostModel) -> None:
                 f"executed() is not idempotent: {weight}/{activation} runs as {once[0]}/{once[1]}, "
                 f"which runs as {twice[0]}/{twice[1]}",
             )
-    fixed_point = all(form.kind == "int" for form in model.executed(FP32, FP32))
-    if model.executed(FP32, FP32) != (FP32, FP32) and not (model.kind == "modelled" and fixed_point):
+    runs = model.executed(FP32, FP32)
+    kinds = {form.kind for form in runs}
+    allowed = {"int"} if model.kind == "modelled" else {"float", "bfloat"}
+    if runs != (FP32, FP32) and not kinds <= allowed:
         _fail(
             model,
-            "executed() runs fp32 as something else; the reference is fp32, or fixed point where a modelled target has "
-            "no floating point",
+            "executed() runs fp32 as something else; the reference is fp32, another floating-point format where all of "
+            "a measured target runs in it, or fixed point where a modelled target has no floating point",
         )
 
 

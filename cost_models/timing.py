@@ -71,6 +71,8 @@ class Comparison:
     """95 % interval of the ratio."""
     seconds: float
     """That the measurement took."""
+    repetitions: int
+    """Inferences of the candidate that every sample is an average of."""
 
     @property
     def half_width(self) -> float:
@@ -136,7 +138,24 @@ def compare(
         ratio, low, high = median_ratio(samples[..., 0], samples[..., 1], calm)
         next_look = math.ceil(len(blocks) * 1.2)  # the bootstrap itself takes milliseconds
         if over or (high - low) / 2 <= effort.goal * ratio:
-            return Comparison(samples[..., 0], samples[..., 1], calm, found, ratio, low, high, clock() - start)
+            return Comparison(
+                samples[..., 0], samples[..., 1], calm, found, ratio, low, high, clock() - start, repetitions[0]
+            )
+
+
+def tail(found: Comparison, quantile: float) -> float | None:
+    """That quantile of the candidate's samples in seconds, calm or not; None where they do not tell it.
+
+    Fewer than 662 samples say nothing of a 99th percentile, fewer than 64 nothing of a 90th; averages of several
+    inferences hide single slow ones.
+    """
+    few = found.candidate.size < {0.90: 64, 0.99: 662}[quantile]
+    return None if few or found.repetitions > 1 else float(np.quantile(found.candidate, quantile))
+
+
+def median_seconds(run: Run, timer: Clock, samples: int = 21) -> float:
+    """Median of some calls, one by one."""
+    return float(np.median([_sample(run, 1, timer) for _ in range(samples)]))
 
 
 def thread_timer() -> Clock:

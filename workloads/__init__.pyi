@@ -18,6 +18,7 @@ from .custom import custom_workload as custom_workload
 from .data.splits import ArraySplit as ArraySplit
 from .data.splits import stratified as stratified
 from .datasets import dataset_names as dataset_names
+from .dense_network import cache_folder as cache_folder
 from .dense_network import dense as dense
 from .dense_network import dense_is_cached as dense_is_cached
 from .dense_network import initial as initial

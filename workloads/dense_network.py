@@ -126,9 +126,13 @@ def _cache_file(workload: Workload, seed: int, module: nn.Module, split: Split, 
         "data": _data_digest(split),
     }
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    folder = cache_dir or os.environ.get(VARIABLE) or platformdirs.user_cache_dir("shrinkboard")
     name = re.sub(r"[^\w.-]+", "-", workload.name)
-    return Path(folder).expanduser() / "dense" / f"{name}-{seed}-{key[:24]}.safetensors"
+    return Path(cache_dir or cache_folder()).expanduser() / "dense" / f"{name}-{seed}-{key[:24]}.safetensors"
+
+
+def cache_folder() -> Path:
+    """Where this user's networks and levels are kept: `SHRINKBOARD_CACHE`, else the system's folder for caches."""
+    return Path(os.environ.get(VARIABLE) or platformdirs.user_cache_dir("shrinkboard")).expanduser()
 
 
 def _data_digest(split: Split) -> str:

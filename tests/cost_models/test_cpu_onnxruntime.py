@@ -11,6 +11,7 @@ import torch
 
 from cost_models import CpuOnnxRuntime, Reference
 from cost_models import cpu_onnxruntime as room
+from cost_models import measured
 from cost_models.timing import Effort, calm_pairs
 from workloads import Format, InputError, LayerFormats, trace
 
@@ -118,7 +119,7 @@ def test_a_noisy_machine_is_tried_twice_and_then_marked(network, deploy, monkeyp
         read.append(telemetry)
         return {"seconds": 1.0, "steal": 0.5, "switches": None, "pressure": None, "cpus": None, "frequency": None}
 
-    monkeypatch.setattr(room.Telemetry, "read", stolen)
+    monkeypatch.setattr(measured.Telemetry, "read", stolen)
     cost = model.cost(dense, Reference(dense, 1.0))
     assert cost.unstable and len(read) == 2
 

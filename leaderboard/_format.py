@@ -32,6 +32,15 @@ def seconds(value: float | None) -> str:
     return f"{value / 1e-9:.3g} ns"
 
 
+def joules(value: float | None) -> str:
+    if value is None:
+        return ABSENT
+    for unit, size in (("J", 1.0), ("mJ", 1e-3), ("µJ", 1e-6)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value / 1e-9:.3g} nJ"
+
+
 def beside(value: float | None, dense: float | None) -> str:
     """A time and how many times faster it is than the dense network's."""
     if value is None or dense is None:

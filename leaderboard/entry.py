@@ -26,7 +26,7 @@ from pydantic import (
 
 from .errors import LeaderboardError, quoted
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 Kind = Literal["measured", "modelled"]
 Role = Literal["candidate", "control"]
 Start = Literal["trained", "initial"]
@@ -189,6 +189,9 @@ class TargetCost(_Record):
     telemetry: dict[Name, float | None] = Field(default_factory=dict)
     samples: dict[Name, list[list[float]]] = Field(default_factory=dict)
     """Raw samples by name, one list a block."""
+    runtime: dict[Name, Name] = Field(default_factory=dict)
+    """Versions and settings of the runtime that measured, which the fingerprint in `key` covers; empty where nothing
+    ran, and in entries of schemas 1 and 2."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -198,6 +201,11 @@ class TargetCost(_Record):
         if latency is not None and latency.unit != "s":
             raise ValueError("should give its latency in the unit s")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_schema_2_lacked(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # The id hashes what is written: an entry from before this field keeps its own.
+        return {name: value for name, value in plain(self).items() if value or name != "runtime"}
 
     def value(self, figure: str) -> float | None:
         """The value of a figure, None where it is absent."""
@@ -263,7 +271,7 @@ class Entry(_Record):
     pydantic's `ValidationError`.
     """
 
-    schema_version: Literal[1, 2] = 2
+    schema_version: Literal[1, 2, 3] = 3
     workload: Name
     strategy: Name
     study: Name

@@ -27,6 +27,8 @@ _HEADERS: dict[Front, tuple[str, ...]] = {
     "speed": (*_COMMON, "speed-up [95 %]", "latency", "params", "MACs", "bytes", "train"),
     "training": (*_COMMON, "training", "epochs", "from", "fp32 epoch", "bf16 epoch"),
 }
+_ENERGY = _HEADERS["speed"].index("latency") + 1
+"""Place of the column of energy, where there is one."""
 
 
 def to_json(board: Board) -> str:
@@ -46,11 +48,11 @@ def to_csv(board: Board) -> str:
 def to_markdown(board: Board) -> str:
     """One heading and table per track."""
     parts = []
-    headers = _HEADERS[board.front]
     for track in board.tracks:
+        headers = _headers(track, board.front)
         lines = [f"### {_escaped(title(track))}", "", "| " + " | ".join(headers) + " |"]
         lines.append("|" + "|".join("---" if i in (0, 1, 2) else "---:" for i in range(len(headers))) + "|")
-        lines += ["| " + " | ".join(_escaped(cell) for cell in _cells(row, board.front)) + " |" for row in track.rows]
+        lines += ["| " + " | ".join(_escaped(cell) for cell in cells) + " |" for cells in _rows(track, board.front)]
         parts.append("\n".join([*lines, "", _escaped(legend(track, board.front))]))
     return "\n\n".join(parts) + "\n" if parts else ""
 
@@ -60,11 +62,10 @@ def to_table(board: Board) -> RenderableType:
     parts: list[RenderableType] = []
     for track in board.tracks:
         table = Table(box=None, padding=(0, 1, 0, 0), title=Text(title(track), style="bold"), title_justify="left")
-        for i, header in enumerate(_HEADERS[board.front]):
+        for i, header in enumerate(_headers(track, board.front)):
             table.add_column(header, justify="left" if i < 3 else "right", no_wrap=i != 2, overflow="fold")
-        for row in track.rows:
-            style = "bold" if _on_front(row, board.front) else ""
-            table.add_row(*(Text(cell) for cell in _cells(row, board.front)), style=style)
+        for row, cells in zip(track.rows, _rows(track, board.front), strict=True):
+            table.add_row(*(Text(cell) for cell in cells), style="bold" if _on_front(row, board.front) else "")
         parts += [table, Text(legend(track, board.front), style="dim"), Text()]
     return Group(*parts[:-1])
 
@@ -84,6 +85,11 @@ def entry_table(entry: Entry) -> RenderableType:
             shown["unstable"] = "yes: the machine was too noisy for these figures to be trusted"
         if cost.executed:
             shown["formats run"] = _counted(f"{weight}/{activation}" for weight, activation in cost.executed.values())
+        if cost.runtime:
+            shown["runtime"] = ", ".join(f"{name} {value}" for name, value in cost.runtime.items())
+        if cost.telemetry:
+            read = {name: value for name, value in cost.telemetry.items() if value is not None}
+            shown["noise seen"] = ", ".join(f"{name} {value:.3g}" for name, value in read.items())
         parts += [Text(f"\n{cost.key} ({cost.kind})", style="bold"), _pairs(shown)]
     parts += [Text("\nplan", style="bold"), _nested(entry.plan)]
     layers = _executed(entry)
@@ -110,6 +116,26 @@ def legend(track: Track, front: Front) -> str:
 
 def _on_front(row: Row, front: Front) -> bool:
     return row.training_front if front == "training" else row.front
+
+
+def _metered(track: Track, front: Front) -> bool:
+    """Whether energy has a column: on the front of speed, where any entry has a figure."""
+    return front == "speed" and any(row.energy is not None for row in track.rows)
+
+
+def _headers(track: Track, front: Front) -> list[str]:
+    headers = list(_HEADERS[front])
+    if _metered(track, front):
+        headers.insert(_ENERGY, "energy")
+    return headers
+
+
+def _rows(track: Track, front: Front) -> list[list[str]]:
+    rows = [list(_cells(row, front)) for row in track.rows]
+    if _metered(track, front):
+        for row, cells in zip(track.rows, rows, strict=True):
+            cells.insert(_ENERGY, _format.joules(row.energy))
+    return rows
 
 
 def _cells(row: Row, front: Front) -> tuple[str, ...]:

@@ -211,6 +211,7 @@ class Evaluator:
             "unstable": cost.unstable,
             "telemetry": dict(cost.telemetry),
             "samples": {name: [list(block) for block in blocks] for name, blocks in cost.samples.items()},
+            "runtime": dict(cost.runtime),
         }
 
 

@@ -86,6 +86,15 @@ def test_an_entry_of_schema_1_keeps_its_id() -> None:
     assert Entry.from_json(made.to_json()).id == made.id
 
 
+def test_an_entry_of_schema_2_keeps_its_id_and_one_of_schema_3_says_the_runtime() -> None:
+    old = entry(schema_version=2)
+    assert old.id == "e0cd519c8041d109"  # as the version before that field hashed it
+    assert '"runtime":' not in old.to_json()
+    new = entry(costs=[cost(runtime={"runtime": "onnxruntime", "version": "1.31.1"})])
+    assert Entry.from_json(new.to_json()) == new
+    assert new.id != entry(costs=[cost(runtime={"runtime": "onnxruntime", "version": "1.31.0"})]).id
+
+
 def test_the_whole_training_is_that_of_the_dense_network_too_where_it_started_there() -> None:
     for start, epochs, seconds in ((None, 12.0, 15.5), ("trained", 12.0, 15.5), ("initial", 2.0, 3.5)):
         made = entry(training=training(starts_from=start, epoch_fp32=1.5))
@@ -140,7 +149,7 @@ BAD: list[tuple[str, Any]] = [
     ("training.starts_from", "scratch"),
     ("training.epoch_bf16", -1.0),
     ("schema_version", 0),
-    ("schema_version", 3),
+    ("schema_version", 4),
 ]
 
 
@@ -204,7 +213,7 @@ def test_a_changed_or_missing_field_is_refused(field: str) -> None:
         '{"a": 1, "a": 1}',
         '{"a": "\ud800"}',
         '{"\\ud800": 1}',
-        '{"schema_version": 3}',
+        '{"schema_version": 4}',
         '{"schema_version": ' + "9" * 4000 + "}",
         "\x00",
         "\ufeff{}",

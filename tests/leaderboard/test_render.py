@@ -6,7 +6,7 @@ import csv
 import io
 import json
 
-from board_samples import entry, scored, training
+from board_samples import cost, entry, scored, training
 from rich.console import Console
 
 from leaderboard import Query, Store, render
@@ -52,3 +52,22 @@ def test_an_entry_shows_its_whole_training() -> None:
     text = shown(render.entry_table(entry(training=training(**MEASURED))))
     assert "12 epochs in 15.5 s, from trained weights" in text
     assert "fp32 2 s (1.50×)" in text
+
+
+def test_energy_has_a_column_where_it_was_metered(store: Store) -> None:
+    figures = cost()["figures"] | {"energy": {"value": 0.0123, "unit": "J", "low": 0.011, "high": 0.013}}
+    store.add_many([entry(trial=0, strategy="metered", costs=[cost(figures=figures)]), entry(trial=1, strategy="not")])
+    board = store.query(Query())
+    for text in (render.to_markdown(board), shown(render.to_table(board))):
+        header = next(line for line in text.splitlines() if "latency" in line)
+        assert header.index("latency") < header.index("energy") < header.index("params")
+        assert "12.3 mJ" in next(line for line in text.splitlines() if "metered" in line)
+    assert "energy" not in render.to_markdown(store.query(Query(strategy="not")))
+    assert "energy" not in render.to_markdown(store.query(Query(front="training")))
+
+
+def test_an_entry_shows_what_measured_it_and_how_noisily() -> None:
+    runtime = {"runtime": "onnxruntime", "version": "1.31.1"}
+    text = shown(render.entry_table(entry(costs=[cost(runtime=runtime, telemetry={"steal": None, "calm": 0.875})])))
+    assert "runtime onnxruntime, version 1.31.1" in text
+    assert "calm 0.875" in text and "steal" not in text

@@ -23,6 +23,10 @@ GROUP = "shrinkboard.cost_models"
 
 MEASURED = {
     "cpu-onnxruntime": ("cpu_onnxruntime", "CpuOnnxRuntime"),
+    "cpu-openvino": ("cpu_openvino", "CpuOpenVino"),
+    "cpu-torch": ("cpu_torch", "CpuTorch"),
+    "gpu-torch": ("gpu_torch", "GpuTorch"),
+    "gpu-tensorrt": ("gpu_tensorrt", "GpuTensorrt"),
 }
 """Our measured targets: name → module and class, which is imported when it is asked for."""
 
@@ -101,6 +105,8 @@ def _plugins() -> dict[str, EntryPoint]:
 def _load(entry: EntryPoint) -> CostModel:
     try:
         model = entry.load()()
+    except InputError:
+        raise
     except Exception as error:
         line = (str(error).strip().splitlines() or [""])[0]
         raise InputError(

@@ -13,16 +13,19 @@ from pathlib import Path
 from typing import Any
 
 _PUBLIC = {
-    "workloads": "ArraySplit Dense Format InputError LayerFormats Network Splits calibration_batches custom_workload "
-    "dense dense_is_cached epoch_seconds evaluate fold_batch_norm initial network_from_onnx read_network trace "
-    "untrained workload workload_names write_network",
+    "workloads": "ArraySplit Dense Format InputError Layer LayerFormats Network Splits calibration_batches "
+    "custom_workload dense dense_is_cached epoch_seconds evaluate fold_batch_norm initial "
+    "network_from_onnx read_network trace untrained workload workload_names write_network",
     "strategies": "ChannelGroup Choice Compressed Family LayerPlan Plan PruneResult Simulated Space Strategy "
     "best_split channel_groups check_strategy csr_bytes cut on_grid prune_to_drop quantised shrink strategy "
     "strategy_names weight_quantiser",
-    "cost_models": "ConvFolding Cost CostModel Deployable Figure LayerFolding MeasuredBoard PIPELINE_DEPTH "
-    "PublishedDesign RESOURCES Reference RtlBlock RtlChain bram18 check_cost_model design_power estimate fpga_names "
-    "measured_activity measured_boards named_fpga power_measurements power_model "
-    "processor read_fpgaconvnet rtl_images rtl_reference simulate_rtl target target_names",
+    "cost_models": "ConvFolding Cost CostModel CpuTarget Deployable Effort Figure LayerFolding MeasuredBoard "
+    "MeasuredTarget PIPELINE_DEPTH Program PublishedDesign Quiet RESOURCES Reference RtlBlock "
+    "RtlChain Session Telemetry bram18 check_cost_model compare design_power estimate exclusive "
+    "export_onnx fingerprint fpga_names layers_in_int8 measured_activity measured_boards "
+    "multiplies_int8_exactly named_fpga pinned power_measurements power_model processor quantise_onnx "
+    "read_fpgaconvnet rtl_images rtl_reference runs_in_int8 simulate_rtl target target_names "
+    "thread_timer weight_bytes",
     "leaderboard": "Board Entry Query Store hypervolume write_report",
     "search": "Campaign Evaluator Job Subject Summary run_campaign",
 }

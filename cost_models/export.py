@@ -76,6 +76,7 @@ def quantise_onnx(
     calibration: Sequence[Tensor],
     formats: Mapping[str, LayerFormats],
     reduce_range: bool = False,
+    symmetric: bool = False,
 ) -> onnx.ModelProto:
     """`model` with static QDQ int8 at the layers whose weight and activation formats are integers of at most 8 bits.
 
@@ -83,7 +84,9 @@ def quantise_onnx(
     greatest value in `calibration` (batches (N, C, H, W), normalised). Weights of fewer bits lie on their grid in
     `model` already and are stored as int8. Layers that are absent from `formats` stay in fp32. `reduce_range` keeps
     weights to 7 bits, which x86 processors without VNNI need: their 16-bit sums of two uint8 × int8 products saturate.
-    Raises `InputError` where there is nothing to calibrate with.
+    `symmetric` is the form that TensorRT takes: activations in int8 without zero point, biases in floating point, and
+    nothing quantised between a weighted layer and its activation function. Raises `InputError` where there is nothing
+    to calibrate with.
     """
     chosen, excluded = _quantised_nodes(model, {layer for layer, form in formats.items() if runs_in_int8(form)})
     if not chosen:
@@ -103,10 +106,15 @@ def quantise_onnx(
             op_types_to_quantize=[*_QUANTISABLE, *_GLUE],
             per_channel=True,
             reduce_range=reduce_range,
-            activation_type=QuantType.QUInt8,
+            activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             nodes_to_exclude=excluded,
-            extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
+            extra_options={
+                "ActivationSymmetric": symmetric,
+                "WeightSymmetric": True,
+                "QuantizeBias": not symmetric,
+                "OpTypesToExcludeOutputQuantization": list(_WEIGHTED) if symmetric else [],
+            },
         )
         return onnx.load(path)
 
@@ -160,7 +168,7 @@ def layer_of(node: onnx.NodeProto) -> str | None:
         return None
     if node.input[1].endswith(".weight"):
         return node.input[1].removesuffix(".weight")
-    return ".".join(node.name.split("/")[1:-1]) or None
+    return _scope(node)
 
 
 def layers_in_int8(optimised: onnx.ModelProto) -> set[str]:
@@ -169,8 +177,16 @@ def layers_in_int8(optimised: onnx.ModelProto) -> set[str]:
     for node in optimised.graph.node:
         if node.op_type in ("QLinearConv", "QLinearMatMul", "QGemm", "MatMulIntegerToFloat"):
             weights = [name for name in node.input if name.endswith(".weight_quantized")]
-            found.add(weights[0].removesuffix(".weight_quantized") if weights else ".".join(node.name.split("/")[1:-1]))
+            layer = weights[0].removesuffix(".weight_quantized") if weights else _scope(node)
+            found |= {layer} if layer else set()
     return found
+
+
+def _scope(node: onnx.NodeProto) -> str | None:
+    """Module path of `/body/body.0/linear/MatMul`: children of a container are named after it, once more."""
+    parts = node.name.split("/")[1:-1]
+    path = [part for part, following in zip(parts, [*parts[1:], ""], strict=True) if not following.startswith(f"{part}.")]
+    return ".".join(path) or None
 
 
 def _quantised_nodes(model: onnx.ModelProto, layers: set[str]) -> tuple[list[str], list[str]]:

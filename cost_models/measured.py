@@ -20,10 +20,10 @@ from .base import Cost, CostModel, Deployable, Figure, Kind, Reference
 from .calm import CalmLevels
 from .input_pipeline import encoded_picture, network_input
 from .machine import Telemetry, exclusive, fingerprint
-from .options import Option, named, picture_size
+from .options import Option, named, one_of, picture_size
 from .power.energy import EnergyEffort, measure_energy
 from .power.meter import MeterError, NoMeter, PowerMeter
-from .timing import Clock, Comparison, Effort, Run, compare, median_seconds, tail
+from .timing import Clock, Comparison, Effort, Run, compare, tail
 
 # Above any of these a measurement is repeated once and then marked `unstable`. On two cores with three busy processes
 # beside it the tool saw up to 420 switches a second and no steal, and its ratios stayed within 3 % of those in quiet
@@ -100,7 +100,8 @@ class MeasuredTarget(CostModel):
 
     With `image`, (width, height) of a picture, everything timed begins with a JPEG of that size: decode, resize,
     normalise, copy to the network, and fetch the output. `input_share` in the telemetry then is the share of the
-    candidate's latency that is not the network's.
+    candidate's latency in which the picture is decoded, resized and normalised. Metering takes a minute or so a
+    candidate where there is a meter; `energy=off` leaves it out.
     """
 
     kind: Kind = "measured"
@@ -111,6 +112,7 @@ class MeasuredTarget(CostModel):
     """The target's name without options."""
     options: ClassVar[Mapping[str, Option]] = {
         "image": picture_size,
+        "energy": one_of("on", "off"),
     }
     """What may stand behind the name, `NAME:option=value`, and how each value is read."""
 
@@ -126,6 +128,7 @@ class MeasuredTarget(CostModel):
         self.throughput_effort = throughput_effort or Effort(goal=0.03, budget=1.0, pairs=15)
         self.energy_effort = energy_effort or EnergyEffort()
         self.image: tuple[int, int] | None = options.get("image")
+        self.metered = options.get("energy") != "off"
         self.name = named(self.base, options)
         self._programs: dict[str, Program] = {}
 
@@ -136,6 +139,10 @@ class MeasuredTarget(CostModel):
     @property
     def key(self) -> str:
         return f"{self.name}@{fingerprint(self._runtime())}"
+
+    def missing(self) -> str | None:
+        """What this machine lacks, in one line, so that nothing can be measured; None where nothing is known to."""
+        return None
 
     def predict(self, candidate: Deployable, images: Tensor) -> np.ndarray:
         """As in the base class; images go through in batches of 64."""
@@ -222,10 +229,14 @@ class MeasuredTarget(CostModel):
                 if not unstable:
                     levels.seen(_calm_level(single))
                     break
+            batched()()  # some runtimes compile for a batch when it first comes, which takes longer than the measurement
             many = compare(batched, beside, self.throughput_effort, level, quiet.move, timer=quiet.timer)
             share = {}
             if self.image:
-                share["input_share"] = _input_share(candidate, self.image, single, quiet.timer)
+                decode = partial(_decoder, candidate, self.image)
+                # Beside the whole of it: timed alone it would be set against the latency of another moment.
+                part = compare(decode, one, self.throughput_effort, None, quiet.move, timer=quiet.timer)
+                share["input_share"] = min(part.ratio, 1.0)
             energy = self._energy(program, candidate)
         return Cost(
             target=self.key,
@@ -277,7 +288,7 @@ class MeasuredTarget(CostModel):
 
     def _energy(self, program: Program, deployable: Deployable) -> _Energy:
         """Of one inference at batch 1, as fed to the latency."""
-        meter = self._meter()
+        meter = self._meter() if self.metered else NoMeter("left out by energy=off")
         if isinstance(meter, NoMeter):
             return _no_energy(meter.reason)
         session = program.session(1, self._threads())
@@ -289,7 +300,9 @@ class MeasuredTarget(CostModel):
         return _Energy(
             {
                 "energy": Figure(reading.gross.value, self.kind, reading.gross.low, reading.gross.high),
-                "net_energy": Figure(reading.net.value, self.kind, reading.net.low, reading.net.high),
+                "net_energy": Figure(reading.net.value, self.kind, reading.net.low, reading.net.high)
+                if reading.net
+                else Figure(None, self.kind, reason=reading.net_reason),
                 "power": Figure(reading.power.value, self.kind, reading.power.low, reading.power.high),
             },
             reading.telemetry,
@@ -313,14 +326,6 @@ def _no_energy(reason: str) -> _Energy:
 def _decoder(deployable: Deployable, size: tuple[int, int]) -> Callable[[], np.ndarray]:
     channels, height, width = deployable.example.shape[1:]
     return partial(network_input, encoded_picture(deployable.example, size), (channels, height, width))
-
-
-def _input_share(deployable: Deployable, size: tuple[int, int], single: Comparison, timer: Clock) -> float:
-    """Share of the candidate's calm latency that it takes to decode, resize and normalise."""
-    decode = _decoder(deployable, size)
-    decode()
-    alone = median_seconds(decode, timer)
-    return min(alone / float(np.median(single.candidate[single.calm])), 1.0)
 
 
 def _calm_level(found: Comparison) -> float:

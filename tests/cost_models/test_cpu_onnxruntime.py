@@ -133,3 +133,26 @@ def test_a_network_that_does_not_export_is_one_line(model, deploy, network):
     with pytest.raises(InputError) as caught:
         model.cost(replace(dense, module=Branching().eval()), Reference(dense, 1.0))
     assert "\n" not in str(caught.value)
+
+
+def test_a_linear_layer_on_maps_runs_in_int8_wherever_it_stands(model, deploy):
+    class Deep(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            inner = torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.ReLU())
+            self.body = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Sequential(inner))
+
+        def forward(self, x):
+            return self.body(x)
+
+    deployable = deploy(Deep().eval(), "int8")
+    cost = model.cost(deployable, Reference(deploy(Deep().eval()), 1.0))
+    ran = {layer: str(weight) for layer, (weight, _) in cost.executed.items()}
+    assert ran == {"body.0": "int8", "body.1.0.0": "int8"}
+
+
+def test_energy_can_be_left_out(network, deploy):
+    dense = deploy(network("plain"))
+    model = CpuOnnxRuntime(QUICK, QUICK, energy="off")
+    figure = model.cost(dense, Reference(dense, 1.0)).figures["energy"]
+    assert model.name == "cpu-onnxruntime:energy=off" and figure.value is None and "energy=off" in figure.reason

@@ -31,7 +31,7 @@ def plugins(monkeypatch):
 def test_our_targets():
     names = target_names()
     assert {"counts", "cpu-onnxruntime", "roofline-raspberry-pi-4", "roofline-jetson-orin-nano"} <= set(names)
-    assert all(target(name).name == name for name in names)
+    assert all(target(name).name == name for name in names if name not in registry.MEASURED)
     assert isinstance(target("cpu-onnxruntime"), CpuOnnxRuntime)
 
 

@@ -136,6 +136,10 @@ class CostModel(abc.ABC):
         """What results are filed under: the name, followed by `@` and a fingerprint where it is measured."""
         return self.name
 
+    def missing(self) -> str | None:
+        """What this machine lacks, in one line, so that nothing can be costed; None where nothing is known to."""
+        return None
+
     def executed(self, weight: Format, activation: Format) -> tuple[Format, Format]:
         """The formats that this target really runs when asked for these; by default just these."""
         return weight, activation

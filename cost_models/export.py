@@ -185,8 +185,10 @@ def layers_in_int8(optimised: onnx.ModelProto) -> set[str]:
 def _scope(node: onnx.NodeProto) -> str | None:
     """Module path of `/body/body.0/linear/MatMul`: children of a container are named after it, once more."""
     parts = node.name.split("/")[1:-1]
-    path = [part for part, following in zip(parts, [*parts[1:], ""], strict=True) if not following.startswith(f"{part}.")]
+    below = [*parts[1:], ""]
+    path = [part for part, child in zip(parts, below, strict=True) if not child.startswith(f"{part}.")]
     return ".".join(path) or None
+    )
 
 
 def _quantised_nodes(model: onnx.ModelProto, layers: set[str]) -> tuple[list[str], list[str]]:

@@ -88,7 +88,7 @@ def floating_layers(network: Network) -> int:
 
 
 def _floats(form: Format) -> bool:
-    return form.kind in ("float", "bfloat")
+    return form.kind in ("float", "bfloat", "tensorfloat")
 
 
 def _from_json(path: Path) -> GivenNetwork:

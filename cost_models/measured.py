@@ -140,10 +140,6 @@ class MeasuredTarget(CostModel):
     def key(self) -> str:
         return f"{self.name}@{fingerprint(self._runtime())}"
 
-    def missing(self) -> str | None:
-        """What this machine lacks, in one line, so that nothing can be measured; None where nothing is known to."""
-        return None
-
     def predict(self, candidate: Deployable, images: Tensor) -> np.ndarray:
         """As in the base class; images go through in batches of 64."""
         program = self._program(candidate)
@@ -229,7 +225,8 @@ class MeasuredTarget(CostModel):
                 if not unstable:
                     levels.seen(_calm_level(single))
                     break
-            batched()()  # some runtimes compile for a batch when it first comes, which takes longer than the measurement
+            # Some runtimes compile for a batch when it first comes, which may take longer than this measurement.
+            batched()()
             many = compare(batched, beside, self.throughput_effort, level, quiet.move, timer=quiet.timer)
             share = {}
             if self.image:

@@ -152,7 +152,7 @@ def _check_executed(model: CostModel) -> None:
             )
     runs = model.executed(FP32, FP32)
     kinds = {form.kind for form in runs}
-    allowed = {"int"} if model.kind == "modelled" else {"float", "bfloat"}
+    allowed = {"int"} if model.kind == "modelled" else {"float", "bfloat", "tensorfloat"}
     if runs != (FP32, FP32) and not kinds <= allowed:
         _fail(
             model,

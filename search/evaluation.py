@@ -225,6 +225,9 @@ def _open(targets: Sequence[str]) -> dict[str, CostModel]:
                 f"targets {given[model.name]!r} and {text!r} are both named {model.name!r}; "
                 "give one of them only, or its device file another name"
             )
+        missing = model.missing()
+        if missing:
+            raise InputError(f"target {model.name} cannot be measured on this machine: {missing}")
         models[model.name], given[model.name] = model, text
     return models
 

@@ -15,13 +15,14 @@ from torch.nn import functional
 
 from .errors import InputError
 
-FormatKind = Literal["float", "bfloat", "int", "minifloat"]
+FormatKind = Literal["float", "bfloat", "tensorfloat", "int", "minifloat"]
 LayerKind = Literal["input", "conv", "linear", "pool", "add", "concat", "upsample", "pad", "other"]
 
-_PREFIX: dict[FormatKind, str] = {"float": "fp", "bfloat": "bf", "int": "int", "minifloat": "mf"}
+_PREFIX: dict[FormatKind, str] = {"float": "fp", "bfloat": "bf", "tensorfloat": "tf", "int": "int", "minifloat": "mf"}
 _BITS: dict[FormatKind, tuple[int, ...]] = {
     "float": (16, 32),
     "bfloat": (16,),
+    "tensorfloat": (32,),
     "int": tuple(range(1, 17)),
     "minifloat": tuple(range(3, 17)),
 }
@@ -29,7 +30,10 @@ _BITS: dict[FormatKind, tuple[int, ...]] = {
 
 @dataclass(frozen=True, order=True)
 class Format:
-    """A number format: `fp32`, `fp16`, `bf16`, `int1`…`int16`, or `mf3`…`mf16` (minifloat, split per channel)."""
+    """A number format: `fp32`, `fp16`, `bf16`, `tf32`, `int1`…`int16`, or `mf3`…`mf16` (minifloat, split per channel).
+
+    `tf32` is stored as fp32 and multiplied with the 10 bits of fraction that a GPU's tensor cores take of it.
+    """
 
     kind: FormatKind
     bits: int
@@ -41,7 +45,7 @@ class Format:
     @classmethod
     def parse(cls, text: str) -> Format:
         """The format that `text` names; raises `InputError` for an unknown one."""
-        match = re.fullmatch(r"(fp|bf|int|mf)(\d{1,2})", text)
+        match = re.fullmatch(r"(fp|bf|tf|int|mf)(\d{1,2})", text)
         if not match:
             raise InputError(f"number format {text!r} is unknown; allowed: {_ALLOWED}")
         kind = next(kind for kind, prefix in _PREFIX.items() if prefix == match[1])
@@ -51,7 +55,7 @@ class Format:
         return f"{_PREFIX[self.kind]}{self.bits}"
 
 
-_ALLOWED = "fp16, fp32, bf16, int1 to int16, mf3 to mf16"
+_ALLOWED = "fp16, fp32, bf16, tf32, int1 to int16, mf3 to mf16"
 FP32 = Format("float", 32)
 
 

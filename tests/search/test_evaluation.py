@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from cost_models import Counts
 from search import Evaluator, Job, Subject
 from strategies import Plan, strategy
-from workloads import Dense
+from workloads import Dense, InputError
 
 
 @pytest.fixture
@@ -40,3 +41,11 @@ def test_an_entry_tells_the_widths_that_stages_left(evaluator: Evaluator) -> Non
     assert final and all(value < 128 for value in final.values())
     assert Plan.from_json(entry.plan).digest == entry.plan_digest
     assert not any(name.startswith("width.") for name in evaluator.run(job(evaluator, "uniform", 0.5)).plan["notes"])
+
+
+def test_a_target_that_this_machine_lacks_is_refused_before_anything_is_trained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Counts, "missing", lambda self: "no abacus")
+    with pytest.raises(InputError, match=r"target counts cannot be measured on this machine: no abacus"):
+        Evaluator(Subject("digits/cnn"), ["counts"])

@@ -188,7 +188,6 @@ def _scope(node: onnx.NodeProto) -> str | None:
     below = [*parts[1:], ""]
     path = [part for part, child in zip(parts, below, strict=True) if not child.startswith(f"{part}.")]
     return ".".join(path) or None
-    )
 
 
 def _quantised_nodes(model: onnx.ModelProto, layers: set[str]) -> tuple[list[str], list[str]]:

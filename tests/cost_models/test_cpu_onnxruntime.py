@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from cost_models import CpuOnnxRuntime, Reference
+from cost_models import CpuOnnxRuntime, Reference, measured
 from cost_models import cpu_onnxruntime as room
-from cost_models import measured
 from cost_models.timing import Effort, calm_pairs
 from workloads import Format, InputError, LayerFormats, trace
 

@@ -9,6 +9,7 @@ import enum
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from workloads import Network
 
     from .base import CostModel
+    from .doctor import Report
     from .fpga.design import Design
     from .fpga.device import FpgaDevice
     from .given_network import GivenNetwork
@@ -41,37 +43,52 @@ targets_app = typer.Typer(invoke_without_command=True)
 def targets(context: typer.Context, format: Format = OutputFormat.table) -> None:
     """List the devices and cost models that networks can be costed on.
 
+    Options stand behind the name: --target cpu-onnxruntime:threads=2,image=640x480.
+
     Example: shrinkboard targets --format json
     """
     if context.invoked_subcommand is not None:
         return
-    from workloads import InputError
+    from .registry import target_names
 
-    from .registry import target, target_names
-
-    rows: list[dict[str, Any]] = []
-    for name in target_names():
-        try:
-            model = target(name)
-        except InputError as error:  # a plug-in that does not load is listed with what is wrong
-            rows.append({"target": name, "kind": None, "summary": str(error), "figures": [], "key": None})
-            continue
-        rows.append(
-            {
-                "target": name,
-                "kind": model.kind,
-                "summary": model.summary,
-                "figures": list(model.figures),
-                "key": model.key,
-            }
-        )
+    rows = [_target_row(name) for name in target_names()]
     if format is OutputFormat.json:
         typer.echo(json.dumps(rows, indent=2))
         return
     _table(
-        ["target", "kind", "what it is", "figures"],
-        [[row["target"], row["kind"] or "broken", row["summary"], ", ".join(row["figures"])] for row in rows],
+        ["target", "kind", "what it is", "options", "figures"],
+        [
+            [
+                row["target"],
+                row["kind"] or "unavailable",
+                row["summary"],
+                "\n".join(row["options"]),
+                ", ".join(row["figures"]),
+            ]
+            for row in rows
+        ],
+        _console(120),
     )
+
+
+def _target_row(name: str) -> dict[str, Any]:
+    """What a target is; where it cannot be had here, the line that says why stands for what it is."""
+    from workloads import InputError
+
+    from .measured import MeasuredTarget
+    from .options import described
+    from .registry import target
+
+    row: dict[str, Any] = {"target": name, "kind": None, "summary": "", "figures": [], "options": [], "key": None}
+    try:
+        model = target(name)
+    except InputError as error:
+        return row | {"summary": str(error)}
+    if isinstance(model, MeasuredTarget):
+        row["options"] = described(model.options)
+        if missing := model.missing():
+            return row | {"summary": missing}
+    return row | {"kind": model.kind, "summary": model.summary, "figures": list(model.figures), "key": model.key}
 
 
 @targets_app.command()
@@ -222,14 +239,12 @@ def _print_figures(model: CostModel, network: Network, format: str) -> None:
     from workloads import InputError
 
     from .base import UNITS, Deployable, Reference
-    from .counts import Counts
-    from .roofline import Roofline
 
-    if not isinstance(model, Counts | Roofline):
+    if model.kind != "modelled":
         raise InputError(
             f"target {model.name} runs the network itself, not its table: use shrinkboard search --target {model.name}"
         )
-    # Neither target looks at anything but the table.
+    # A modelled target looks at nothing but the table.
     deployable = Deployable(torch.nn.Identity(), torch.zeros(1), [], network)
     figures = model.cost(deployable, Reference(deployable, latency=None)).figures
     if format == "json":
@@ -269,79 +284,49 @@ def _console(least_width: int) -> Console:
     )
 
 
-def doctor(format: Format = OutputFormat.table) -> None:
-    """Say what can be measured on this machine, what not and why, and how noisy it is.
+def doctor(
+    format: Format = OutputFormat.table,
+    seconds: Annotated[float, typer.Option(min=1, max=600, help="How long to measure the noise.")] = 10.0,
+) -> None:
+    """Say what can be measured on this machine, what not and why, how noisy it is, and what to change.
 
-    Example: shrinkboard doctor
+    Example: shrinkboard doctor --seconds 30
     """
-    report = examine()
-    if format is OutputFormat.json:
-        typer.echo(json.dumps(report, indent=2))
-        return
-    _table(["what", "here", "remark"], [[row["what"], row["here"], row["remark"]] for row in report])
+    from dataclasses import asdict
 
-
-def examine() -> list[dict[str, str]]:
-    """Rows of `doctor`: what, here (yes, no or a figure), remark. Takes a few seconds: it measures a small network."""
-    import importlib.util
-    import os
-
-    from .machine import multiplies_int8_exactly, processor
-    from .power.absence import cpu_power_absence, gpu_power_absence
-
-    rows: list[dict[str, str]] = []
-
-    def row(what: str, here: str, remark: str = "") -> None:
-        rows.append({"what": what, "here": here, "remark": remark})
-
-    cpu = processor()
-    row("processor", f"{cpu.cores} cores", cpu.model)
-    row("instruction sets", ", ".join(cpu.instruction_sets) or "unknown")
-    exact = multiplies_int8_exactly(cpu)
-    row("int8 at full range", "yes" if exact else "no", "" if exact else "no VNNI: int8 weights keep to 7 bits")
-    pinning = hasattr(os, "sched_setaffinity")
-    row(
-        "pinning to a CPU",
-        "yes" if pinning else "no",
-        "" if pinning else "this system has no affinity: expect more noise",
-    )
-    row("energy of the CPU", "no", cpu_power_absence())
-    gpu = gpu_power_absence()
-    row("power of a GPU", "no" if gpu else "yes", gpu or "read through NVML; no target uses it yet")
-    if importlib.util.find_spec("onnxruntime") is None:
-        row("latency on the CPU", "no", "onnxruntime is not installed")
-        return rows
-    from .cpu_onnxruntime import CpuOnnxRuntime
-    from .testing import sample_deployable
-
-    model = CpuOnnxRuntime()
-    dense = sample_deployable(width=32)
-    cost = model.cost(dense, model.freeze(dense))
-    row("latency on the CPU", "yes", f"{model.key}{', unstable now' if cost.unstable else ''}")
-    speedup = cost.speedup
-    if speedup is not None and speedup.low is not None and speedup.high is not None:
-        half_width = (speedup.high - speedup.low) / 2
-        row(
-            "a network beside itself",
-            f"{speedup.value:.3f} ± {half_width:.3f}",
-            "speedup; a calm machine shows 1 ± 0.01",
-        )
-    for name, meaning in (
-        ("steal", "share of time that a hypervisor gave to others"),
-        ("switches", "involuntary context switches a second"),
-        ("pressure", "share of time in which some task waited for a CPU"),
-        ("frequency", "clock in Hz"),
-    ):
-        value = cost.telemetry[name]
-        row(name, "unknown" if value is None else f"{value:.3g}", meaning)
-    return rows
-
-
-def _table(header: list[str], rows: list[list[str]]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(*header)
+    from .doctor import examine
+
+    with Console(stderr=True).status("starting") as status:
+        report = examine(seconds, status.update)
+    if format is OutputFormat.json:
+        typer.echo(json.dumps(asdict(report), indent=2, allow_nan=False))
+        return
+    _print_report(report)
+
+
+def _print_report(report: Report) -> None:
+    from .doctor import fact_rows, noise_rows
+
+    console = _console(120)
+    _table(["this machine", ""], fact_rows(report.facts), console)
+    _table(
+        ["what can be measured", "here", "remark"],
+        [[able.what, "yes" if able.possible else "no", able.remark] for able in report.abilities],
+        console,
+    )
+    if report.noise is not None:
+        _table(["noise", "here", "meaning"], noise_rows(report.noise), console)
+    if report.advice:
+        _table(["what makes figures worse", "what to do"], [[one.seen, one.do] for one in report.advice], console)
+    console.print(f"Verdict: {report.verdict}.", soft_wrap=True)
+
+
+def _table(header: list[str], rows: Sequence[Sequence[str]], console: Console | None = None) -> None:
+    from rich.table import Column, Table
+
+    table = Table(*(Column(name, overflow="fold") for name in header))
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    (console or _console(80)).print(table)

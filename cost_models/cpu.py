@@ -25,7 +25,7 @@ class CpuTarget(MeasuredTarget):
 
     def __init__(self, *efforts: Any, **options: Any) -> None:
         super().__init__(*efforts, **options)
-        self.threads: int = options.get("threads") or 1
+        self.threads: int = self.settings["threads"]
 
     def _threads(self) -> int:
         return self.threads

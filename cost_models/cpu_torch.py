@@ -68,12 +68,18 @@ class CpuTorch(CpuTarget):
             "threads": str(self.threads),
         }
 
+    def missing(self) -> str | None:
+        if _compiler() is not None:
+            return None
+        return (
+            f"target {self.name} needs a C++ compiler, and there is none: install g++ or clang++ "
+            "(Debian: apt install g++), or name one in the variable CXX"
+        )
+
     def _build(self, deployable: Deployable) -> Program:
-        if _compiler() is None:
-            raise InputError(
-                f"target {self.name} needs a C++ compiler, and there is none: install g++ or clang++ "
-                "(Debian: apt install g++), or name one in the variable CXX"
-            )
+        missing = self.missing()
+        if missing:
+            raise InputError(missing)
         return _InductorProgram(deployable, self.threads)
 
     @contextlib.contextmanager

@@ -282,7 +282,7 @@ class GpuTarget(MeasuredTarget):
 
     def __init__(self, *efforts: Any, **options: Any) -> None:
         super().__init__(*efforts, **options)
-        self.cold = options.get("cache") == "cold"
+        self.cold = self.settings["cache"] == "cold"
         if self.cold and self.image:
             raise InputError(
                 f"target {self.name}: with image=… the wall clock would count the emptying of the cache; leave one out"

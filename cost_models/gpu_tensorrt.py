@@ -51,7 +51,7 @@ class GpuTensorrt(GpuTarget):
 
     def __init__(self, *efforts: Any, **options: Any) -> None:
         super().__init__(*efforts, **options)
-        self.precision: str = options.get("precision") or "fp32"
+        self.precision: str = self.settings["precision"]
 
     def executed(self, weight: Format, activation: Format) -> tuple[Format, Format]:
         form = INT8 if runs_in_int8(LayerFormats(weight, activation)) else PRECISIONS[self.precision][0]

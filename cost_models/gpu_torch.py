@@ -52,8 +52,8 @@ class GpuTorch(GpuTarget):
 
     def __init__(self, *efforts: Any, **options: Any) -> None:
         super().__init__(*efforts, **options)
-        self.precision: str = options.get("precision") or "fp32"
-        self.sparse = options.get("sparsity") == "2:4"
+        self.precision: str = self.settings["precision"]
+        self.sparse = self.settings["sparsity"] == "2:4"
         if self.sparse and self.precision not in ("fp16", "bf16"):
             raise InputError(
                 f"target {self.name}: sparsity=2:4 has kernels for precision=fp16 and bf16, not {self.precision}"

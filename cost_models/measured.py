@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
+import PIL
 from torch import Tensor
 
 from workloads import Format, InputError
@@ -123,13 +124,15 @@ class MeasuredTarget(CostModel):
         energy_effort: EnergyEffort | None = None,
         **options: Any,
     ) -> None:
-        """`options` are by the names and in the types of the class's `options`; the name says those that are given."""
+        """`options` are by the names and in the types of the class's `options`; the name says those that differ."""
         self.effort = effort or Effort()
         self.throughput_effort = throughput_effort or Effort(goal=0.03, budget=1.0, pairs=15)
         self.energy_effort = energy_effort or EnergyEffort()
-        self.image: tuple[int, int] | None = options.get("image")
-        self.metered = options.get("energy") != "off"
-        self.name = named(self.base, options)
+        settings = {name: option.default for name, option in self.options.items()} | options
+        self.settings: Mapping[str, Any] = settings
+        """The value of every option."""
+        self.image: tuple[int, int] | None = settings["image"]
+        self.name = named(self.base, settings, self.options)
         self._programs: dict[str, Program] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -138,7 +141,11 @@ class MeasuredTarget(CostModel):
 
     @property
     def key(self) -> str:
-        return f"{self.name}@{fingerprint(self._runtime())}"
+        return f"{self.name}@{fingerprint(self.runtime())}"
+
+    def runtime(self) -> dict[str, str]:
+        """Versions and settings that make results differ, in words for the entry and the fingerprint."""
+        return self._runtime() | ({"pillow": PIL.__version__} if self.image else {})
 
     def predict(self, candidate: Deployable, images: Tensor) -> np.ndarray:
         """As in the base class; images go through in batches of 64."""
@@ -161,7 +168,7 @@ class MeasuredTarget(CostModel):
 
     @abc.abstractmethod
     def _runtime(self) -> dict[str, str]:
-        """Versions and settings of the runtime that make results differ, in words for the entry and the fingerprint."""
+        """Versions and settings of what runs the network, as `runtime` tells them."""
 
     @abc.abstractmethod
     def _quiet(self) -> contextlib.AbstractContextManager[Quiet]:
@@ -265,12 +272,15 @@ class MeasuredTarget(CostModel):
                 "throughput_reference": many.reference.tolist(),
             }
             | energy.samples,
-            runtime=self._runtime(),
+            runtime=self.runtime(),
         )
 
     def _run(self, program: Program, deployable: Deployable, batch: int) -> Run:
         """A fresh session on `batch` copies of the example, or of its picture."""
-        session = program.session(batch, self._threads())
+        return self._work(program.session(batch, self._threads()), deployable, batch)
+
+    def _work(self, session: Session, deployable: Deployable, batch: int) -> Run:
+        """What is timed and metered on a session."""
         if self.image is None:
             session.feed(np.repeat(deployable.example.numpy(), batch, axis=0))
             return session.run
@@ -284,14 +294,13 @@ class MeasuredTarget(CostModel):
         return end_to_end
 
     def _energy(self, program: Program, deployable: Deployable) -> _Energy:
-        """Of one inference at batch 1, as fed to the latency."""
-        meter = self._meter() if self.metered else NoMeter("left out by energy=off")
+        """Of one inference at batch 1, of all that the latency counts."""
+        meter = self._meter() if self.settings["energy"] == "on" else NoMeter("left out by energy=off")
         if isinstance(meter, NoMeter):
             return _no_energy(meter.reason)
         session = program.session(1, self._threads())
-        session.feed(deployable.example.numpy())
         try:
-            reading = measure_energy(meter, session.run, session.wait, self.energy_effort)
+            reading = measure_energy(meter, self._work(session, deployable, 1), session.wait, self.energy_effort)
         except MeterError as error:
             return _no_energy(str(error))
         return _Energy(

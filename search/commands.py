@@ -216,7 +216,8 @@ def _strategies(text: str) -> tuple[str, ...]:
 def _names(text: str, what: str) -> tuple[str, ...]:
     from workloads import InputError
 
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    # A comma before `option=` belongs to a target: cpu-onnxruntime:threads=2,image=640x480.
+    names = tuple(dict.fromkeys(name.strip() for name in re.split(r",(?![^,:]*=)", text) if name.strip()))
     if not names:
         raise InputError(f"no {what} was given; name at least one, with commas between several")
     return names

@@ -124,7 +124,7 @@ def in_background(call: Callable[[], None], seconds: float) -> Iterator[None]:
 
 def measure_energy(
     meter: PowerMeter,
-    run: Callable[[], None],
+    run: Callable[[], object],
     wait: Callable[[], None],
     effort: EnergyEffort | None = None,
     clock: Callable[[], float] = time.perf_counter,
@@ -251,7 +251,7 @@ def _mean_power(windows: Sequence[Window]) -> float:
 
 
 def _calls_lasting(
-    seconds: float, run: Callable[[], None], wait: Callable[[], None], clock: Callable[[], float]
+    seconds: float, run: Callable[[], object], wait: Callable[[], None], clock: Callable[[], float]
 ) -> int:
     """Calls that take about so long, by doubling them; a run that returns before its end is timed to its end."""
     calls = 1

@@ -71,7 +71,7 @@ def device(precision: str) -> dict[str, str]:
     if missing:
         print(f"gpu_latency_energy: {missing}", file=sys.stderr)
         raise SystemExit(2)
-    return {"target": model.key, **model._runtime()}
+    return {"target": model.key, **model.runtime()}
 
 
 def fill(kept: Kept, precision: str, scale: str, processes: int) -> None:

@@ -174,7 +174,7 @@ def test_small_integers_run_in_int8_and_the_rest_in_the_precision(precision, for
 
 
 def test_a_name_with_options_is_read_again():
-    for name in ("gpu-tensorrt:precision=fp16", "gpu-tensorrt:cache=cold,precision=fp32", "gpu-tensorrt:image=64x48"):
+    for name in ("gpu-tensorrt:precision=fp16", "gpu-tensorrt:cache=cold,precision=fp16", "gpu-tensorrt:image=64x48"):
         model = target(name)
         assert isinstance(model, GpuTensorrt) and model.name == name and model.key != target("gpu-tensorrt").key
     with pytest.raises(InputError, match="fp32, fp16"):

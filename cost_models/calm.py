@@ -29,7 +29,7 @@ class CalmLevels:
 
     def known(self) -> float | None:
         """The lowest calm level of the last day; None where there is none."""
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
             kept = json.loads(self._path.read_text(encoding="utf-8"))
             level, moment = float(kept["seconds"]), float(kept["time"])
             if 0 < level < math.inf and 0 <= time.time() - moment <= LIFETIME:
@@ -43,6 +43,9 @@ class CalmLevels:
             with contextlib.suppress(OSError):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 fresh = self._path.with_suffix(f".{os.getpid()}")
-                fresh.write_text(json.dumps({"seconds": level, "time": time.time()}), encoding="utf-8")
-                fresh.replace(self._path)
+                try:
+                    fresh.write_text(json.dumps({"seconds": level, "time": time.time()}), encoding="utf-8")
+                    fresh.replace(self._path)
+                finally:
+                    fresh.unlink(missing_ok=True)
         return level

@@ -110,21 +110,26 @@ class Pin:
 
     def __init__(self, allowed: set[int], count: int = 1) -> None:
         """`count` CPUs, or as many as there are."""
-        self._allowed = sorted(allowed)
+        self.allowed = frozenset(allowed)
+        self._order = sorted(allowed)
         self._count = count
         # The last to begin with: the first serves interrupts on most machines.
-        self._place = max(len(self._allowed) - count, 0)
+        self._place = max(len(self._order) - count, 0)
         self._stay()
+
+    @property
+    def cpus(self) -> tuple[int, ...]:
+        """Where it is now; empty where the system cannot pin."""
+        return tuple((self._order[self._place :] + self._order[: self._place])[: self._count])
 
     def move(self) -> None:
         """To the next CPU in turn: a neighbour that disturbs one often leaves another alone."""
-        self._place = (self._place + 1) % max(len(self._allowed), 1)
+        self._place = (self._place + 1) % max(len(self._order), 1)
         self._stay()
 
     def _stay(self) -> None:
-        if self._allowed:
-            turned = self._allowed[self._place :] + self._allowed[: self._place]
-            os.sched_setaffinity(0, turned[: self._count])
+        if self._order:
+            os.sched_setaffinity(0, self.cpus)
 
 
 @contextlib.contextmanager
@@ -149,8 +154,7 @@ class Telemetry:
     def read(self) -> dict[str, float | None]:
         """`seconds`; `steal`, the share of time a hypervisor gave to others; `switches`, involuntary context switches a
         second; `pressure`, the share of time in which some task waited for a CPU; `cpus`, how many the thread may run
-        on
-        (its affinity); `frequency` in Hz at the end, of the first CPU."""
+        on (its affinity); `frequency` in Hz at the end, of the first of them."""
         now = self._counters()
 
         def grown(name: str) -> float | None:
@@ -205,6 +209,8 @@ def _stalled() -> float | None:
 
 
 def _frequency() -> float | None:
-    with contextlib.suppress(OSError, ValueError):
-        return float(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq").read_text(encoding="ascii")) * 1e3
+    """Of the first CPU that the thread may run on; virtual machines seldom tell."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        path = f"/sys/devices/system/cpu/cpu{min(os.sched_getaffinity(0))}/cpufreq/scaling_cur_freq"
+        return float(Path(path).read_text(encoding="ascii")) * 1e3
     return None

@@ -31,7 +31,7 @@ from .timing import Clock, Comparison, Effort, Run, compare, tail
 # (scripts/benchmarks/latency_repeatability.py); beyond what was seen nothing is vouched for.
 STEAL_LIMIT = 0.10
 SWITCHES_LIMIT = 1000.0
-WIDTH_LIMIT = 3.0
+WIDTH_LIMIT = 2.0
 """Times the goal for the interval's half width."""
 
 THROUGHPUT_BATCH = 32

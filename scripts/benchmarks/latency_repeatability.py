@@ -1,10 +1,17 @@
-"""How far apart do fresh processes measure the same latency? Interleaved with the reference, and as a plain median.
+"""How far apart do fresh processes measure the same latency, and do their intervals hold the long-run value?
 
     python scripts/benchmarks/latency_repeatability.py --out docs/results/latency_repeatability
 
-For every network, its int8 version is measured beside the dense fp32 one by `cpu-onnxruntime` in fresh processes, first
-with the machine as it is, then with a process that keeps the other core busy. Printed is the coefficient of variation
-(standard deviation ÷ mean) over processes: of the normalised latency, and of the plain median of the very same samples.
+Every network is measured beside its dense fp32 reference by `cpu-onnxruntime` in fresh processes: with the machine as
+it is, with a process that keeps the other CPU busy, and with one that keeps the CPU busy to which the measurement is
+pinned first. Printed is the coefficient of variation (CV, standard deviation ÷ mean) over processes of the normalised
+latency, beside that of a plain median on the wall clock: 10 inferences to warm up, 300 that count, as is usual.
+
+The long-run value of a network is the geometric mean of its latency over all quiet processes. "Holds" is the share of
+95 % intervals that hold it. "Beyond the blocks" is the standard deviation of the latency about that value, less what
+the bootstrap over blocks explains, each scaled by the share of calm pairs: `cost_models.timing.DRIFT` stands for it.
+
+Finished cells are kept in OUT.json; the same command goes on where it was cut off.
 """
 
 from __future__ import annotations
@@ -15,73 +22,114 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
-NETWORKS = ("digits/cnn", "cifar10/resnet8")
-HOG = "import os\nif hasattr(os, 'sched_setaffinity'): os.sched_setaffinity(0, {%d})\nwhile True: pass"
+Cell = dict[str, Any]
+
+LOADS = ("quiet", "hog on the other core", "hog on the same core")
+HOG = (
+    "import os, sys\nif hasattr(os, 'sched_setaffinity'): os.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
+)
+NETWORKS = (
+    *("digits/cnn int8", "cifar10/resnet8 int8", "cifar10/resnet20 int8"),
+    *("plain cnn fp32, half of the widths", "plain cnn fp32, three quarters of the widths"),
+)
+PLAIN = {"half": 0.5, "three quarters": 0.75}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--processes", type=int, default=10, help="fresh processes per network and load (default 10)")
+    parser.add_argument("--processes", type=int, default=16, help="fresh processes per network and load (default 16)")
     parser.add_argument("--scale", choices=("smoke", "full"), default="full", help="smoke: one network, two processes")
     parser.add_argument("--out", type=Path, help="write OUT.json and OUT.md")
-    parser.add_argument("--measure", nargs=2, metavar=("NETWORK", "REFERENCE"), help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs=2, metavar=("NETWORK", "FROZEN"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        measure(arguments.measure[0], Path(arguments.measure[1]))
+        print(json.dumps(measured(arguments.measure[0], float(arguments.measure[1]))))
         return
     smoke = arguments.scale == "smoke"
-    results = run(NETWORKS[:1] if smoke else NETWORKS, 2 if smoke else arguments.processes)
-    table = markdown(results)
+    out = arguments.out and arguments.out.with_suffix(".json")
+    kept = Kept(out, {"scale": arguments.scale, "target": target_key()})
+    fill(kept, NETWORKS[:1] if smoke else NETWORKS, 2 if smoke else arguments.processes)
+    table = markdown(kept.target, list(kept.cells.values()))
     print(table)
     if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
-        command = "python scripts/benchmarks/latency_repeatability.py"
         arguments.out.with_suffix(".md").write_text(
-            f"# Repeatability of the latency between processes\n\nMade by `{command}`; the figures of every process "
-            f"stand in `{arguments.out.name}.json`.\n\n{table}\n"
+            "# Repeatability of the latency between processes\n\n"
+            f"Made by `python scripts/benchmarks/latency_repeatability.py --processes {arguments.processes} "
+            f"--scale {arguments.scale}`; the figures of every process stand in `{arguments.out.name}.json`.\n\n"
+            f"{table}\n"
         )
 
 
-def run(networks: tuple[str, ...], processes: int) -> dict[str, Any]:
-    """Measures everything: {"target", "rows": [{network, load, processes: [what each process printed]}]}."""
-    rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for network in networks:
-            frozen = Path(folder) / (network.replace("/", "-") + ".json")
-            child(network, frozen)  # the first process freezes the reference that all others use
-            for load, company in (("quiet", contextlib.nullcontext()), ("hog on the other core", hog())):
-                with company:
-                    seen = [child(network, frozen) for _ in range(processes)]
-                rows.append({"network": network, "load": load, "processes": seen})
-                print(f"{network}, {load}: {processes} processes measured", file=sys.stderr)
-    return {"target": rows[0]["processes"][0]["target"], "rows": rows}
+class Kept:
+    """Finished cells by name, in a file where one is given; those of another scale or machine are not taken up."""
+
+    def __init__(self, path: Path | None, about: dict[str, str]) -> None:
+        self._path, self._about = path, about
+        self.target = about["target"]
+        self.cells: dict[str, Cell] = {}
+        if path is not None and path.exists():
+            found = json.loads(path.read_text())
+            if all(found.get(name) == value for name, value in about.items()):
+                self.cells = found["cells"]
+
+    def get(self, name: str, make: Callable[[], Cell]) -> Cell:
+        """The cell of that name, made and written where it is not there."""
+        if name not in self.cells:
+            self.cells[name] = make()
+            if self._path is not None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                fresh = self._path.with_suffix(".part")
+                fresh.write_text(json.dumps(self._about | {"cells": self.cells}, indent=1) + "\n")
+                fresh.replace(self._path)
+        return self.cells[name]
 
 
-def child(network: str, reference: Path) -> dict[str, Any]:
-    """What one fresh process measures."""
+def fill(kept: Kept, networks: Sequence[str], processes: int) -> None:
+    """Measures all cells; loads and networks by turns, so that no hour of the machine falls on one of them."""
+    frozen = {
+        network: kept.get(f"frozen {network}", partial(child, "--measure", network, "0"))["frozen"]
+        for network in networks
+    }
+    for turn in range(processes):
+        for load in LOADS:
+            for network in networks:
+                found = kept.get(f"{network}, {load}, {turn}", partial(cell, network, load, frozen[network]))
+                print(f"{turn} {load}: {network} {found['latency']:.4g} s", file=sys.stderr)
+
+
+def cell(network: str, load: str, frozen: float) -> Cell:
+    """One measurement in a fresh process under that load."""
+    with company(load):
+        return {"network": network, "load": load, **child("--measure", network, repr(frozen))}
+
+
+def child(*arguments: str, script: str = __file__) -> Cell:
+    """What one fresh process prints."""
     start = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, __file__, "--measure", network, str(reference)], capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, timeout=180)
     if done.returncode:
-        raise SystemExit(f"measuring {network} failed: {done.stderr.strip().splitlines()[-1:]}")
+        raise SystemExit(f"{' '.join(arguments)} failed: {done.stderr.strip().splitlines()[-1:]}")
     return {**json.loads(done.stdout), "process_seconds": time.monotonic() - start}
 
 
 @contextlib.contextmanager
-def hog() -> Iterator[None]:
-    """A process that keeps the first allowed CPU busy; the meter pins itself to the last."""
-    cpu = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-    process = subprocess.Popen([sys.executable, "-c", HOG % cpu])
+def company(load: str) -> Iterator[None]:
+    """A process that keeps the first allowed CPU busy, or the last, to which the meter pins itself first."""
+    if load == "quiet":
+        yield
+        return
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else {0}
+    cpu = max(allowed) if load == "hog on the same core" else min(allowed)
+    process = subprocess.Popen([sys.executable, "-c", HOG, str(cpu)])
     try:
         yield
     finally:
@@ -89,78 +137,164 @@ def hog() -> Iterator[None]:
         process.wait()
 
 
-def measure(network: str, reference: Path) -> None:
-    """Prints the int8 network's figures as JSON; freezes the dense network's latency where `reference` is absent."""
+def target_key() -> str:
+    from cost_models import target
+
+    return target("cpu-onnxruntime").key
+
+
+def plain_cnn(channels: Sequence[int]) -> nn.Sequential:
+    """3×3 convolutions with batch norm and ReLU on 32×32, the first of stride 2, and a linear layer of 10 classes."""
+    layers: list[nn.Module] = []
+    for place, (before, after) in enumerate(zip((3, *channels), channels, strict=False)):
+        layers += [nn.Conv2d(before, after, 3, 2 if place == 0 else 1, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], 10)).eval()
+
+
+def subjects(network: str) -> tuple[Any, Any]:
+    """Candidate and dense reference as `Deployable`, on noise with a fixed seed."""
     import torch
 
-    from cost_models import Deployable, Reference, target
+    from cost_models import Deployable
     from workloads import Format, LayerFormats, trace, workload
 
     torch.manual_seed(0)
-    chosen = workload(network)
-    module = chosen.build().eval()
-    example = torch.randn(1, *chosen.input_shape)
+    if network.startswith("plain"):
+        (width,) = (value for words, value in PLAIN.items() if words in network)
+        example, calibration = torch.randn(1, 3, 32, 32), [torch.randn(32, 3, 32, 32)]
+        modules = [plain_cnn([int(64 * factor)] * 4) for factor in (width, 1.0)]
+        candidate, dense = (Deployable(m, example, calibration, trace(m, example)) for m in modules)
+        return candidate, dense
+    chosen = workload(network.split()[0])
+    module, example = chosen.build().eval(), torch.randn(1, *chosen.input_shape)
     calibration = [torch.randn(32, *chosen.input_shape)]
     dense = Deployable(module, example, calibration, trace(module, example))
     int8 = LayerFormats(Format("int", 8), Format("int", 8))
     formats = {layer.name: int8 for layer in dense.network.compute_layers}
-    candidate = Deployable(module, example, calibration, trace(module, example, formats))
+    return Deployable(module, example, calibration, trace(module, example, formats)), dense
+
+
+def measured(network: str, frozen: float) -> Cell:
+    """The network's figures; the frozen latency of its reference instead where `frozen` is 0."""
+    from cost_models import Reference, target
+    from cost_models.timing import calm_pairs, median_ratio
+
+    candidate, dense = subjects(network)
     model = target("cpu-onnxruntime")
-    if reference.exists():
-        frozen = Reference(dense, json.loads(reference.read_text()))
-    else:
-        frozen = model.freeze(dense)
-        reference.write_text(json.dumps(frozen.latency))
+    if not frozen:
+        return {"frozen": model.freeze(dense).latency}
     start = time.monotonic()
-    cost = model.cost(candidate, frozen)
+    model.predict(candidate, candidate.example)  # the parts of a cost that come once: export, calibration, quantisation
+    model.predict(dense, dense.example)
+    ready = time.monotonic()
+    cost = model.cost(candidate, Reference(dense, frozen))
+    end = time.monotonic()
     latency = cost.figures["latency"]
-    print(
-        json.dumps(
-            {
-                "target": cost.target,
-                "latency": latency.value,
-                "low": latency.low,
-                "high": latency.high,
-                "plain_median": float(np.median(np.asarray(cost.samples["latency"]))),
-                "throughput": cost.figures["throughput"].value,
-                "block_ratios": np.median(
-                    np.asarray(cost.samples["latency"]) / np.asarray(cost.samples["latency_reference"]), axis=1
-                ).tolist(),
-                "unstable": cost.unstable,
-                "telemetry": dict(cost.telemetry),
-                "cost_seconds": time.monotonic() - start,
-            }
-        )
-    )
+    own, beside = (np.asarray(cost.samples[name]) for name in ("latency", "latency_reference"))
+    ratio, low, high = median_ratio(own, beside, calm_pairs(own, beside, frozen)[0])
+    plain, plain_seconds = plain_median(candidate)
+    return {
+        "latency": latency.value,
+        "low": latency.low,
+        "high": latency.high,
+        "block_error": (high - low) / 2 / 1.96 / ratio,
+        "median_of_samples": float(np.median(own)),
+        "pairs": own.size,
+        "plain_median": plain,
+        "plain_seconds": plain_seconds,
+        "throughput": cost.figures["throughput"].value,
+        "unstable": cost.unstable,
+        "telemetry": dict(cost.telemetry),
+        "setup_seconds": ready - start,
+        "cost_seconds": end - ready,
+    }
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """The table of coefficients of variation."""
+def plain_median(candidate: Any) -> tuple[float, float]:
+    """Median of 300 inferences on the wall clock after 10 to warm up, and the seconds that it took with the session."""
+    import onnxruntime
+
+    from cost_models.cpu_onnxruntime import quantised_onnx
+    from cost_models.export import INPUT
+
+    data = quantised_onnx(candidate).SerializeToString()
+    begin = time.monotonic()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    feed, seconds = {INPUT: candidate.example.numpy()}, []
+    for _ in range(310):
+        start = time.perf_counter()
+        session.run(None, feed)
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds[10:])), time.monotonic() - begin
+
+
+def markdown(target: str, cells: list[Cell]) -> str:
+    """The table of coefficients of variation, and what all intervals say together."""
+    seen = [cell for cell in cells if "load" in cell]
+    long_run = {
+        network: float(np.exp(np.mean([np.log(c["latency"]) for c in select(seen, network, "quiet")])))
+        for network in dict.fromkeys(cell["network"] for cell in seen)
+    }
     lines = [
-        f"Target `{results['target']}`.",
+        f"Target `{target}`.",
         "",
         "| network | load | processes | normalised latency, CV | plain median, CV | throughput, CV "
-        "| mean half interval | marked unstable | pressure | s a cost | s a process |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| mean half interval | holds the long-run value | marked unstable | calm pairs "
+        "| s a measurement | s of a plain median | s of export and calibration | s a process |",
+        "|---|---|" + "---:|" * 12,
     ]
-    for row in results["rows"]:
-        seen = row["processes"]
-        half = np.mean([(p["high"] - p["low"]) / 2 / p["latency"] for p in seen])
-        pressure = [p["telemetry"]["pressure"] for p in seen if p["telemetry"]["pressure"] is not None]
-        lines.append(
-            f"| {row['network']} int8 | {row['load']} | {len(seen)} | **{variation(seen, 'latency'):.1%}** "
-            f"| {variation(seen, 'plain_median'):.1%} | {variation(seen, 'throughput'):.1%} | {half:.1%} "
-            f"| {sum(p['unstable'] for p in seen)} | {np.mean(pressure) if pressure else float('nan'):.0%} "
-            f"| {np.mean([p['cost_seconds'] for p in seen]):.1f} "
-            f"| {np.mean([p['process_seconds'] for p in seen]):.1f} |"
-        )
+    for network in long_run:
+        for load in LOADS:
+            row = select(seen, network, load)
+            half = np.mean([(c["high"] - c["low"]) / 2 / c["latency"] for c in row])
+            lines.append(
+                f"| {network} | {load} | {len(row)} | **{variation(row, 'latency'):.1%}** "
+                f"| {variation(row, 'plain_median'):.1%} | {variation(row, 'throughput'):.1%} | {half:.1%} "
+                f"| {held(row, long_run):.0%} | {sum(c['unstable'] for c in row)} "
+                f"| {np.mean([c['telemetry']['calm'] for c in row]):.0%} | {mean(row, 'cost_seconds'):.1f} "
+                f"| {mean(row, 'plain_seconds'):.2f} | {mean(row, 'setup_seconds'):.1f} "
+                f"| {mean(row, 'process_seconds'):.1f} |"
+            )
+    stable = [cell for cell in seen if not cell["unstable"]]
+    lines += [
+        "",
+        f"Of {len(seen)} intervals {held(seen, long_run):.1%} hold the long-run value; of the {len(stable)} of "
+        f"measurements that are not marked unstable {held(stable, long_run):.1%}.",
+        f"Beyond the blocks: {beyond_blocks(stable, long_run):.2%} ({beyond_blocks(seen, long_run):.2%} with those "
+        "marked unstable).",
+    ]
     return "\n".join(lines)
 
 
-def variation(seen: list[dict[str, Any]], name: str) -> float:
+def select(cells: list[Cell], network: str, load: str) -> list[Cell]:
+    return [cell for cell in cells if (cell["network"], cell["load"]) == (network, load)]
+
+
+def mean(cells: list[Cell], name: str) -> float:
+    return float(np.mean([cell[name] for cell in cells]))
+
+
+def variation(cells: list[Cell], name: str) -> float:
     """Sample standard deviation ÷ mean of one figure over processes."""
-    values = np.array([process[name] for process in seen])
+    values = np.array([cell[name] for cell in cells])
     return float(values.std(ddof=1) / values.mean())
+
+
+def held(cells: list[Cell], long_run: dict[str, float]) -> float:
+    """Share of the intervals that hold their network's long-run value."""
+    return float(np.mean([cell["low"] <= long_run[cell["network"]] <= cell["high"] for cell in cells]))
+
+
+def beyond_blocks(cells: list[Cell], long_run: dict[str, float]) -> float:
+    """Relative standard deviation that the blocks do not explain, for a measurement with calm pairs only."""
+    excess = [
+        (np.log(cell["latency"] / long_run[cell["network"]]) ** 2 - cell["block_error"] ** 2)
+        * cell["telemetry"]["calm"] ** 2
+        for cell in cells
+    ]
+    return float(np.sqrt(max(np.mean(excess), 0.0)))
 
 
 if __name__ == "__main__":

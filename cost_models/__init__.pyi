@@ -3,6 +3,7 @@ from .base import Cost as Cost
 from .base import CostModel as CostModel
 from .base import Deployable as Deployable
 from .base import Figure as Figure
+from .base import Frozen as Frozen
 from .base import Kind as Kind
 from .base import Reference as Reference
 from .counts import Counts as Counts

@@ -92,12 +92,27 @@ class Deployable:
 
 
 @dataclass(frozen=True)
+class Frozen:
+    """What a study fixes of its dense network on one target."""
+
+    latency: float | None
+    """Seconds of one inference at batch 1; None on a target that answers no latency."""
+    throughput: float | None = None
+    """Inferences a second in batches; None on a target that does not relate throughput to its reference."""
+
+
+@dataclass(frozen=True)
 class Reference:
-    """The dense fp32 network that candidates are compared with on one target."""
+    """The dense fp32 network that candidates are compared with on one target, and its frozen figures."""
 
     deployable: Deployable
     latency: float | None
-    """Its frozen latency in seconds; None on a target that answers no latency."""
+    throughput: float | None = None
+    """Both as in `Frozen`."""
+
+    @property
+    def frozen(self) -> Frozen:
+        return Frozen(self.latency, self.throughput)
 
 
 class CostModel(abc.ABC):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy import (
     BigInteger,
@@ -19,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Connection
 
-STORE_VERSION = 2
+STORE_VERSION = 3
 """Version of these tables, kept in `sb_meta`; raised with every change of them."""
 
 metadata = MetaData()
@@ -103,18 +105,30 @@ references = Table(
     Column("key", String(200), primary_key=True),
     Column("latency", Double, nullable=False),
     Column("dense_accuracy", Double, nullable=False),
+    Column("throughput", Double),
 )
 
 
-def upgrade(connection: Connection) -> None:
-    """Brings the tables from version 1 to 2, which holds the whole cost of training."""
+def upgrade(connection: Connection, version: int) -> None:
+    """Brings the tables from an older version to this one."""
+    if version < 2:
+        _add_training_cost(connection)
+    _add_columns(connection, references.c.throughput)
+    connection.execute(sa.update(meta).where(meta.c.name == "schema").values(value=str(STORE_VERSION)))
+
+
+def _add_training_cost(connection: Connection) -> None:
+    """Version 2: the whole cost of training."""
     late = ("starts_from", "total_epochs", "epoch_fp32", "epoch_bf16", "dense_epoch_fp32", "dense_epoch_bf16")
-    for column in (*(entries.c[name] for name in late), costs.c.total_seconds):
-        kind = column.type.compile(connection.dialect)
-        connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {column.name} {kind}")
+    _add_columns(connection, *(entries.c[name] for name in late), costs.c.total_seconds)
     # In version 1 every method started from the trained network.
     connection.execute(sa.update(entries).values(total_epochs=entries.c.dense_epochs + entries.c.epochs))
     whole = sa.select(entries.c.dense_seconds + entries.c.seconds).where(entries.c.id == costs.c.entry)
     connection.execute(sa.update(costs).values(total_seconds=whole.scalar_subquery()))
     next(index for index in costs.indexes if index.name == "sb_costs_training").create(connection)
-    connection.execute(sa.update(meta).where(meta.c.name == "schema").values(value=str(STORE_VERSION)))
+
+
+def _add_columns(connection: Connection, *columns: sa.Column[Any]) -> None:
+    for column in columns:
+        kind = column.type.compile(connection.dialect)
+        connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {column.name} {kind}")

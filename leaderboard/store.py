@@ -33,6 +33,8 @@ class Reference:
 
     latency: float
     dense_accuracy: float
+    throughput: float | None = None
+    """Inferences a second of the dense network in batches, where the target relates throughput to it."""
 
 
 class Store:
@@ -152,6 +154,7 @@ class Store:
             "key": key,
             "latency": reference.latency,
             "dense_accuracy": reference.dense_accuracy,
+            "throughput": reference.throughput,
         }
         with self._transaction(write=True) as connection:
             _insert_if_absent(connection, tables.references, values)
@@ -190,8 +193,10 @@ class Store:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION_LOCK)))
             # Read again below the lock: another process may have been first.
-            if _version(connection) != tables.STORE_VERSION:
-                tables.upgrade(connection)
+            version = _version(connection)
+            assert version is not None
+            if version < tables.STORE_VERSION:
+                tables.upgrade(connection, version)
 
     @contextmanager
     def _transaction(self, write: bool = False) -> Iterator[Connection]:
@@ -315,9 +320,9 @@ def _version(connection: Connection) -> int | None:
 def _reference(connection: Connection, workload: str, key: str) -> Reference | None:
     c = tables.references.c
     row = connection.execute(
-        sa.select(c.latency, c.dense_accuracy).where(c.workload == workload, c.key == key)
+        sa.select(c.latency, c.dense_accuracy, c.throughput).where(c.workload == workload, c.key == key)
     ).one_or_none()
-    return None if row is None else Reference(row.latency, row.dense_accuracy)
+    return None if row is None else Reference(row.latency, row.dense_accuracy, row.throughput)
 
 
 def _insert_if_absent(connection: Connection, table: sa.Table, values: dict[str, Any]) -> bool:

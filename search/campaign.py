@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import optuna
 
-from cost_models import CostModel
+from cost_models import CostModel, Frozen
 from leaderboard import Entry, Store
-from leaderboard import Reference as Frozen
+from leaderboard import Reference as FrozenReference
 from strategies import Strategy, strategy
 from workloads import Format, InputError
 
@@ -91,14 +91,14 @@ def run_campaign(
     _check_resume(campaign, evaluator, store, entries, resume)
     summary = Summary()
     with _optuna_storage(store) as storage:
-        latencies = _frozen_latencies(evaluator, store)
+        frozen = _frozen(evaluator, store)
         widths = rewarded_widths(list(evaluator.models.values()))
         proposers = _proposers(campaign, evaluator, entries, trials, widths, storage, summary)
         controls = _controls(campaign, evaluator, entries)
         executor: Executor = (
             InProcess(evaluator)
             if workers == 1
-            else LocalProcesses(campaign.subject, list(campaign.targets), latencies, workers)
+            else LocalProcesses(campaign.subject, list(campaign.targets), frozen, workers)
         )
         loop = _Loop(campaign, store, executor, proposers, controls, summary, listen)
         try:
@@ -258,18 +258,20 @@ def _controls(campaign: Campaign, evaluator: Evaluator, entries: Sequence[Entry]
     ]
 
 
-def _frozen_latencies(evaluator: Evaluator, store: Store) -> dict[str, float | None]:
-    """The reference's latency on every target: that on the board, else measured now and put there for good."""
+def _frozen(evaluator: Evaluator, store: Store) -> dict[str, Frozen]:
+    """The reference's figures on every target: those on the board, else measured now and put there for good."""
     dense = evaluator.dense
     name, accuracy = dense.workload.name, dense.validation.primary
     keys = {target: model.key for target, model in evaluator.models.items()}
     on_board = {target: store.reference(name, key) for target, key in keys.items()}
-    latencies = evaluator.freeze({target: found.latency for target, found in on_board.items() if found is not None})
-    for target, latency in latencies.items():
-        if latency is not None:
-            frozen = store.freeze_reference(name, keys[target], Frozen(latency, accuracy))
-            latencies[target] = frozen.latency
-    return latencies
+    known = {target: Frozen(found.latency, found.throughput) for target, found in on_board.items() if found is not None}
+    frozen = evaluator.freeze(known)
+    for target, figures in frozen.items():
+        if figures.latency is not None:
+            ours = FrozenReference(figures.latency, accuracy, figures.throughput)
+            standing = store.freeze_reference(name, keys[target], ours)
+            frozen[target] = Frozen(standing.latency, standing.throughput)
+    return frozen
 
 
 def _check_resume(

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from cost_models import UNITS, Cost, CostModel, Deployable, Figure, Reference, processor, target
+from cost_models import UNITS, Cost, CostModel, Deployable, Figure, Frozen, Reference, processor, target
 from leaderboard import Entry
 from strategies import Compressed, Plan, Simulated, strategy
 from workloads import (
@@ -80,17 +80,15 @@ class Job:
 class Evaluator:
     """Evaluates jobs of one subject on some targets; opens data, dense network and targets once."""
 
-    def __init__(
-        self, subject: Subject, targets: Sequence[str], latencies: Mapping[str, float | None] | None = None
-    ) -> None:
-        """`targets` are as the command takes them, device files too; `latencies` as `freeze` returns them.
+    def __init__(self, subject: Subject, targets: Sequence[str], frozen: Mapping[str, Frozen] | None = None) -> None:
+        """`targets` are as the command takes them, device files too; `frozen` as `freeze` returns them.
 
         Raises `InputError` for a target that cannot be opened, and for two of one name.
         """
         self.subject = subject
         self.models = _open(targets)
-        """By `CostModel.name`, which is what entries, frozen latencies and the board call a target."""
-        self.latencies = dict(latencies) if latencies is not None else None
+        """By `CostModel.name`, which is what entries, frozen figures and the board call a target."""
+        self.frozen = dict(frozen) if frozen is not None else None
         self._dense: Dense | None = None
 
     @property
@@ -104,13 +102,13 @@ class Evaluator:
             self._dense = dense(self.subject.open(), self.subject.seed, progress=progress)
         return self._dense
 
-    def freeze(self, known: Mapping[str, float | None]) -> dict[str, float | None]:
-        """Frozen latency of the dense network by target name, in seconds; measured for targets that `known` lacks."""
-        self.latencies = {
-            name: known[name] if name in known else model.freeze(self.reference_network).latency
+    def freeze(self, known: Mapping[str, Frozen]) -> dict[str, Frozen]:
+        """Frozen figures of the dense network by target name; measured for targets that `known` lacks."""
+        self.frozen = {
+            name: known[name] if name in known else model.freeze(self.reference_network).frozen
             for name, model in self.models.items()
         }
-        return self.latencies
+        return self.frozen
 
     @cached_property
     def reference_network(self) -> Deployable:
@@ -192,8 +190,9 @@ class Evaluator:
         return Deployable(module, calibration[0][:1].contiguous(), calibration, network)
 
     def _cost(self, model: CostModel, deployed: Deployable) -> dict[str, Any]:
-        assert self.latencies is not None
-        cost = model.cost(deployed, Reference(self.reference_network, self.latencies[model.name]))
+        assert self.frozen is not None
+        frozen = self.frozen[model.name]
+        cost = model.cost(deployed, Reference(self.reference_network, frozen.latency, frozen.throughput))
         runs = model.predict(deployed, deployed.example) is not None
         accuracy = None
         if runs:

@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from cost_models import Frozen
 from leaderboard import Entry
 from workloads import InputError
 
@@ -103,11 +104,9 @@ class _Worker:
 class LocalProcesses(Executor):
     """Runs jobs in `workers` processes of this machine, each with its share of the cores."""
 
-    def __init__(
-        self, subject: Subject, targets: list[str], latencies: Mapping[str, float | None], workers: int
-    ) -> None:
+    def __init__(self, subject: Subject, targets: list[str], frozen: Mapping[str, Frozen], workers: int) -> None:
         self.workers = workers
-        self._setup = (subject, targets, dict(latencies), max(1, (os.cpu_count() or 1) // workers), list(sys.path))
+        self._setup = (subject, targets, dict(frozen), max(1, (os.cpu_count() or 1) // workers), list(sys.path))
         self._context = multiprocessing.get_context("spawn")
         self._workers = [self._start() for _ in range(workers)]
         self._failed: deque[tuple[Job, Outcome]] = deque()
@@ -179,7 +178,7 @@ def _work(
     connection: Connection,
     subject: Subject,
     targets: list[str],
-    latencies: dict[str, float | None],
+    frozen: dict[str, Frozen],
     threads: int,
     path: list[str],
 ) -> None:
@@ -189,7 +188,7 @@ def _work(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
     sys.path[:] = path
     torch.set_num_threads(threads)
-    evaluator = Evaluator(subject, targets, latencies)
+    evaluator = Evaluator(subject, targets, frozen)
     while True:
         try:
             job = connection.recv()

@@ -49,10 +49,11 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=16, help="fresh processes per network and load (default 16)")
     parser.add_argument("--scale", choices=("smoke", "full"), default="full", help="smoke: one network, two processes")
     parser.add_argument("--out", type=Path, help="write OUT.json and OUT.md")
-    parser.add_argument("--measure", nargs=2, metavar=("NETWORK", "FROZEN"), help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs="+", metavar="NETWORK [LATENCY THROUGHPUT]", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        print(json.dumps(measured(arguments.measure[0], float(arguments.measure[1]))))
+        network, *frozen = arguments.measure
+        print(json.dumps(measured(network, *map(float, frozen)) if frozen else frozen_figures(network)))
         return
     smoke = arguments.scale == "smoke"
     out = arguments.out and arguments.out.with_suffix(".json")
@@ -95,10 +96,7 @@ class Kept:
 
 def fill(kept: Kept, networks: Sequence[str], processes: int) -> None:
     """Measures all cells; loads and networks by turns, so that no hour of the machine falls on one of them."""
-    frozen = {
-        network: kept.get(f"frozen {network}", partial(child, "--measure", network, "0"))["frozen"]
-        for network in networks
-    }
+    frozen = {network: kept.get(f"frozen {network}", partial(child, "--measure", network)) for network in networks}
     for turn in range(processes):
         for load in LOADS:
             for network in networks:
@@ -106,10 +104,11 @@ def fill(kept: Kept, networks: Sequence[str], processes: int) -> None:
                 print(f"{turn} {load}: {network} {found['latency']:.4g} s", file=sys.stderr)
 
 
-def cell(network: str, load: str, frozen: float) -> Cell:
+def cell(network: str, load: str, frozen: Cell) -> Cell:
     """One measurement in a fresh process under that load."""
+    figures = repr(frozen["latency"]), repr(frozen["throughput"])
     with company(load):
-        return {"network": network, "load": load, **child("--measure", network, repr(frozen))}
+        return {"network": network, "load": load, **child("--measure", network, *figures)}
 
 
 def child(*arguments: str, script: str = __file__) -> Cell:
@@ -174,20 +173,26 @@ def subjects(network: str) -> tuple[Any, Any]:
     return Deployable(module, example, calibration, trace(module, example, formats)), dense
 
 
-def measured(network: str, frozen: float) -> Cell:
-    """The network's figures; the frozen latency of its reference instead where `frozen` is 0."""
+def frozen_figures(network: str) -> Cell:
+    """Latency and throughput of the network's reference."""
+    from cost_models import target
+
+    frozen = target("cpu-onnxruntime").freeze(subjects(network)[1])
+    return {"latency": frozen.latency, "throughput": frozen.throughput}
+
+
+def measured(network: str, frozen: float, frozen_throughput: float) -> Cell:
+    """The network's figures beside its reference's frozen ones."""
     from cost_models import Reference, target
     from cost_models.timing import calm_pairs, median_ratio
 
     candidate, dense = subjects(network)
     model = target("cpu-onnxruntime")
-    if not frozen:
-        return {"frozen": model.freeze(dense).latency}
     start = time.monotonic()
     model.predict(candidate, candidate.example)  # the parts of a cost that come once: export, calibration, quantisation
     model.predict(dense, dense.example)
     ready = time.monotonic()
-    cost = model.cost(candidate, Reference(dense, frozen))
+    cost = model.cost(candidate, Reference(dense, frozen, frozen_throughput))
     end = time.monotonic()
     latency = cost.figures["latency"]
     own, beside = (np.asarray(cost.samples[name]) for name in ("latency", "latency_reference"))

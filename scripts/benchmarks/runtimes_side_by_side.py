@@ -74,7 +74,16 @@ def load(path: Path | None) -> dict[str, Any]:
         kept = json.loads(path.read_text())
         if kept["machine"] == machine():
             return kept
-    return {"machine": machine(), "skipped": {}, "macs": {}, "runtimes": {}, "frozen": {}, "cells": {}, "pictures": {}}
+    return {
+        "machine": machine(),
+        "skipped": {},
+        "macs": {},
+        "runtimes": {},
+        "frozen": {},
+        "frozen_throughput": {},
+        "cells": {},
+        "pictures": {},
+    }
 
 
 def save(results: dict[str, Any], path: Path | None) -> None:
@@ -102,7 +111,7 @@ def available(results: dict[str, Any]) -> dict[str, MeasuredTarget]:
             for key in [key for key in results["cells"] if name == REFERENCE or f" {name} " in key]:
                 del results["cells"][key]
             if name == REFERENCE:
-                results["frozen"], results["pictures"] = {}, {}
+                results["frozen"], results["frozen_throughput"], results["pictures"] = {}, {}, {}
         results["runtimes"][name] = model.key
     return found
 
@@ -131,7 +140,9 @@ def measure_workload(
     results["macs"][name] = sum(layer.macs for layer in networks["fp32"].network.compute_layers)
     reference = runtimes[REFERENCE]
     if name not in results["frozen"]:
-        results["frozen"][name] = reference.freeze(networks["fp32"]).latency
+        frozen = reference.freeze(networks["fp32"])
+        results["frozen"][name], results["frozen_throughput"][name] = frozen.latency, frozen.throughput
+    frozen_figures = results["frozen"][name], results["frozen_throughput"][name]
     for runtime, model in runtimes.items():
         for form in FORMS:
             key = f"{name} {runtime} {form}"
@@ -139,7 +150,7 @@ def measure_workload(
                 continue
             began = time.monotonic()
             try:
-                cell = measure(model, networks[form], reference, networks["fp32"], results["frozen"][name])
+                cell = measure(model, networks[form], reference, networks["fp32"], *frozen_figures)
             except InputError as error:
                 cell = {"error": str(error)}
             results["cells"][key] = cell | {"seconds": time.monotonic() - began}
@@ -161,7 +172,12 @@ def opened(name: str) -> MeasuredTarget:
 
 
 def measure(
-    model: MeasuredTarget, candidate: Deployable, other: MeasuredTarget, dense: Deployable, frozen: float
+    model: MeasuredTarget,
+    candidate: Deployable,
+    other: MeasuredTarget,
+    dense: Deployable,
+    frozen: float,
+    dense_throughput: float,
 ) -> Cell:
     """One cell: the candidate in `model`'s runtime beside the dense network in that of `other`.
 
@@ -185,9 +201,9 @@ def measure(
         if batch > 1:
             many = compare(
                 partial(model._run, program, candidate, batch),
-                beside,
+                partial(other._run, other._program(dense), dense, batch),
                 THROUGHPUT,
-                frozen,
+                None,
                 quiet.move,
                 timer=quiet.timer,
             )
@@ -196,7 +212,7 @@ def measure(
     return {
         **in_seconds(single, frozen),
         "ratio": single.ratio,
-        "throughput": batch / (many.ratio * frozen),
+        "throughput": dense_throughput / many.ratio,
         "batch": batch,
         "int8_share": in_int8 / sum(macs.values()),
         "memory": program.memory,

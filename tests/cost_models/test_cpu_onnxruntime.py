@@ -155,3 +155,16 @@ def test_energy_can_be_left_out(network, deploy):
     model = CpuOnnxRuntime(QUICK, QUICK, energy="off")
     figure = model.cost(dense, Reference(dense, 1.0)).figures["energy"]
     assert model.name == "cpu-onnxruntime:energy=off" and figure.value is None and "energy=off" in figure.reason
+
+
+def test_throughput_is_the_ratio_of_batches_times_the_frozen_figure(model, network, deploy):
+    dense = deploy(network("plain"))
+    frozen = model.freeze(dense)
+    assert frozen.throughput > 0
+    cost = model.cost(dense, replace(frozen, throughput=1000.0))
+    batch = {name: np.array(samples) for name, samples in cost.samples.items() if name.startswith("throughput")}
+    calm, _ = calm_pairs(batch["throughput"], batch["throughput_reference"], 1 / 1000.0)
+    ratio = np.median((batch["throughput"] / batch["throughput_reference"])[calm])
+    assert cost.figures["throughput"].value == pytest.approx(1000.0 / ratio)
+    figure = model.cost(dense, replace(frozen, throughput=None)).figures["throughput"]
+    assert figure.value is None and "not frozen" in figure.reason

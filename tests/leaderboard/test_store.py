@@ -70,7 +70,7 @@ def test_an_ambiguous_prefix(store: Store) -> None:
 
 def test_references_are_frozen_by_the_first(store: Store) -> None:
     assert store.reference("w", "k") is None
-    first = Reference(1e-3, 0.9)
+    first = Reference(1e-3, 0.9, 1500.0)
     assert store.freeze_reference("w", "k", first) == first
     assert store.freeze_reference("w", "k", Reference(2e-3, 0.8)) == first
     assert store.reference("w", "k") == first
@@ -172,6 +172,7 @@ ALTER TABLE sb_entries DROP COLUMN epoch_fp32;
 ALTER TABLE sb_entries DROP COLUMN epoch_bf16;
 ALTER TABLE sb_entries DROP COLUMN dense_epoch_fp32;
 ALTER TABLE sb_entries DROP COLUMN dense_epoch_bf16;
+ALTER TABLE sb_references DROP COLUMN throughput;
 UPDATE sb_meta SET value = '1';
 """
 
@@ -196,6 +197,17 @@ def test_a_storage_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
     with Store(file) as store:
         store.add(entry(trial=3, training=training(starts_from="initial", epoch_fp32=0.5)))
         assert store.query(Query(front="training", limit=1)).rows[0].epoch_fp32 == 0.5
+
+
+def test_a_storage_of_version_2_learns_of_the_throughput(tmp_path: Path) -> None:
+    file = str(tmp_path / "board.db")
+    with Store(file) as store:
+        store.freeze_reference("w", "k", Reference(1e-3, 0.9))
+    with sqlite3.connect(file) as connection:
+        connection.executescript("ALTER TABLE sb_references DROP COLUMN throughput; UPDATE sb_meta SET value = '2'")
+    with Store(file, create=False) as store:
+        assert store.reference("w", "k") == Reference(1e-3, 0.9, None)
+        assert store.freeze_reference("w", "k2", Reference(1e-3, 0.9, 5.0)).throughput == 5.0
 
 
 def test_all_spellings_of_a_file_are_one_storage(tmp_path: Path) -> None:

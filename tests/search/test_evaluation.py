@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cost_models import Counts
+from cost_models import Counts, Frozen
 from search import Evaluator, Job, Subject
 from strategies import Plan, strategy
 from workloads import Dense, InputError
@@ -12,7 +12,7 @@ from workloads import Dense, InputError
 
 @pytest.fixture
 def evaluator(digits: Dense) -> Evaluator:
-    return Evaluator(Subject("digits/cnn"), ["counts"], {"counts": None})
+    return Evaluator(Subject("digits/cnn"), ["counts"], {"counts": Frozen(None)})
 
 
 def job(evaluator: Evaluator, name: str, epochs: float) -> Job:

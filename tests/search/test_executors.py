@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from cost_models import Frozen
 from leaderboard import Entry
 from search import Evaluator, Job, Subject
 from search.executors import Failure, LocalProcesses
@@ -25,7 +26,7 @@ def job(trial: int, keep: float, digits: Dense, name: str = "uniform") -> Job:
 
 @pytest.fixture
 def pool(digits: Dense) -> Iterator[LocalProcesses]:
-    executor = LocalProcesses(SUBJECT, ["counts"], {"counts": None}, workers=2)
+    executor = LocalProcesses(SUBJECT, ["counts"], {"counts": Frozen(None)}, workers=2)
     yield executor
     executor.close()
     assert multiprocessing.active_children() == []
@@ -37,7 +38,7 @@ def test_a_killed_worker_loses_no_job_and_processes_agree_with_one(pool: LocalPr
     pool.submit(second)
     os.kill(pool._workers[0].process.pid or 0, signal.SIGKILL)
     outcomes = {done.trial: outcome for done, outcome in (pool.next(), pool.next())}
-    alone = Evaluator(SUBJECT, ["counts"], {"counts": None})
+    alone = Evaluator(SUBJECT, ["counts"], {"counts": Frozen(None)})
     for one in (first, second):
         outcome = outcomes[one.trial]
         assert isinstance(outcome, Entry)

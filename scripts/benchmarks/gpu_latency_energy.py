@@ -39,12 +39,16 @@ def main() -> None:
     parser.add_argument("--scale", choices=("smoke", "full"), default="full", help="smoke: one network, two processes")
     parser.add_argument("--out", type=Path, help="write OUT.json and OUT.md")
     parser.add_argument(
-        "--measure", nargs=5, metavar=("NETWORK", "FORM", "TARGET", "FROZEN", "SCALE"), help=argparse.SUPPRESS
+        "--measure", nargs="+", metavar="NETWORK FORM TARGET SCALE [LATENCY THROUGHPUT]", help=argparse.SUPPRESS
     )
     arguments = parser.parse_args()
     if arguments.measure:
-        network, form, name, frozen, scale = arguments.measure
-        print(json.dumps(measured(network, form, name, float(frozen), scale == "smoke")))
+        network, form, name, scale, *frozen = arguments.measure
+        if not frozen:
+            print(json.dumps(frozen_figures(network, name)))
+            return
+        latency, throughput = map(float, frozen)
+        print(json.dumps(measured(network, form, name, scale == "smoke", latency, throughput)))
         return
     about = device(arguments.precision)
     smoke = arguments.scale == "smoke"
@@ -82,17 +86,25 @@ def fill(kept: Kept, precision: str, scale: str, processes: int) -> None:
         for network in networks:
             for cache in CACHES:
                 name = f"gpu-torch:cache={cache},precision={precision}"
-                start = kept.get(f"frozen {network}, {cache}", partial(run, network, "dense", name, "0", scale))
-                frozen = repr(start["frozen"])
+                start = kept.get(f"frozen {network}, {cache}", partial(run, network, "dense", name, scale))
+                frozen = repr(start["latency"]), repr(start["throughput"])
                 for form in FORMS:
                     found = kept.get(
-                        f"{network}, {form}, {cache}, {turn}", partial(run, network, form, name, frozen, scale)
+                        f"{network}, {form}, {cache}, {turn}", partial(run, network, form, name, scale, *frozen)
                     )
                     print(f"{turn} {network}, {form}, {cache}: {found['latency']:.4g} s", file=sys.stderr)
 
 
-def measured(network: str, form: str, name: str, frozen: float, smoke: bool) -> Cell:
-    """The network's figures; the frozen latency of the dense one instead where `frozen` is 0."""
+def frozen_figures(network: str, name: str) -> Cell:
+    """Latency and throughput of the dense network."""
+    from cost_models import target
+
+    frozen = target(name).freeze(subjects(network)[0])
+    return {"latency": frozen.latency, "throughput": frozen.throughput}
+
+
+def measured(network: str, form: str, name: str, smoke: bool, frozen: float, frozen_throughput: float) -> Cell:
+    """The network's figures beside the dense one's frozen ones."""
     from cost_models import Reference, target
     from cost_models.power.energy import EnergyEffort
 
@@ -100,10 +112,8 @@ def measured(network: str, form: str, name: str, frozen: float, smoke: bool) -> 
     model = target(name)
     if smoke:
         model.energy_effort = EnergyEffort(window=1.5, windows=2, cool_down=2.0)
-    if not frozen:
-        return {"frozen": model.freeze(dense).latency}
     start = time.monotonic()
-    cost = model.cost(dense if form == "dense" else shrunk, Reference(dense, frozen))
+    cost = model.cost(dense if form == "dense" else shrunk, Reference(dense, frozen, frozen_throughput))
     latency = cost.figures["latency"]
     figures = {name: (f.value, f.low, f.high, f.reason) for name, f in cost.figures.items() if name != "latency"}
     return {

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
+
+from workloads import InputError
 
 from .machine import pinned
 from .measured import MeasuredTarget, Quiet
@@ -26,6 +29,8 @@ class CpuTarget(MeasuredTarget):
     def __init__(self, *efforts: Any, **options: Any) -> None:
         super().__init__(*efforts, **options)
         self.threads: int = self.settings["threads"]
+        if self.threads > (os.cpu_count() or self.threads):
+            raise InputError(f"target {self.name}: this machine has {os.cpu_count()} CPUs; give threads=1 to that many")
 
     def _threads(self) -> int:
         return self.threads

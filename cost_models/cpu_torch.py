@@ -72,14 +72,14 @@ class CpuTorch(CpuTarget):
         if _compiler() is not None:
             return None
         return (
-            f"target {self.name} needs a C++ compiler, and there is none: install g++ or clang++ "
-            "(Debian: apt install g++), or name one in the variable CXX"
+            "a C++ compiler is needed, and there is none: install g++ or clang++ (Debian: apt install g++), or name "
+            "one in the variable CXX"
         )
 
     def _build(self, deployable: Deployable) -> Program:
         missing = self.missing()
         if missing:
-            raise InputError(missing)
+            raise InputError(f"target {self.name}: {missing}")
         return _InductorProgram(deployable, self.threads)
 
     @contextlib.contextmanager

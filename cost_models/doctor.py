@@ -20,6 +20,7 @@ import numpy as np
 from workloads import InputError
 
 from .calm import CalmLevels
+from .gpu import cuda
 from .machine import Telemetry, exclusive, fingerprint, multiplies_int8_exactly, pinned, processor
 from .power.meter import NoMeter
 from .power.nvml import nvml_device
@@ -392,7 +393,11 @@ def _target_abilities(say: Callable[[str], None]) -> Iterator[Ability]:
 
 
 def _meters() -> Iterator[Ability]:
-    cpu, gpu = rapl_meter(), nvml_device(0)
+    cpu = rapl_meter()
+    try:
+        gpu = nvml_device(uuid=cuda().uuid)
+    except InputError:
+        gpu = nvml_device()  # torch sees no GPU; a driver without one may still be worth a word
     yield (
         Ability("energy of the CPU", False, cpu.reason)
         if isinstance(cpu, NoMeter)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from workloads import InputError
 
-from .machine import Telemetry, pinned
+from .machine import Telemetry, exclusive, pinned
 from .measured import MeasuredTarget, Quiet, Session
 from .options import Option, one_of
 from .power.meter import MeterError, NoMeter, PowerMeter
@@ -67,7 +67,10 @@ class Accelerator(Protocol):
     """Of what stands between torch and the device."""
 
     def captured(self, work: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
-        """`work` as one launch, and the tensor that every launch leaves its result in."""
+        """`work` as one launch, and the tensor that every launch leaves its result in.
+
+        Raises where `work` cannot be one, such as where it waits for the device; the next is captured all the same.
+        """
         ...
 
     def compressed(self, weight: Tensor) -> Tensor:
@@ -102,16 +105,21 @@ class Cuda:
             "cuda": str(torch.version.cuda),
             "cudnn": str(torch.backends.cudnn.version()),
         }
+        self._side = torch.cuda.Stream()
+        """Where all is captured: torch keeps memory and workspaces for every stream that was ever used."""
 
     def captured(self, work: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UPS):
+        current = torch.cuda.current_stream()
+        self._side.wait_stream(current)
+        with torch.cuda.stream(self._side):
+            for _ in range(WARM_UPS - 1):
                 work()
-        torch.cuda.current_stream().wait_stream(side)
+            with _no_waiting():
+                work()
+        current.wait_stream(self._side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # Where a capture fails, torch.cuda.graph leaves its stream the current one; the outer block puts ours back.
+        with torch.cuda.stream(current), torch.cuda.graph(graph, stream=self._side):
             output = work()
         return graph.replay, output
 
@@ -129,6 +137,17 @@ class Cuda:
 
     def synchronize(self) -> None:
         torch.cuda.synchronize()
+
+
+@contextlib.contextmanager
+def _no_waiting() -> Iterator[None]:
+    """Work that waits for the GPU raises: what would break a capture off halfway is refused before it."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 @functools.cache
@@ -170,11 +189,12 @@ class GpuClock:
         )
         self._spare: list[tuple[Event, Event]] = []
         self._pending: list[tuple[Event, Event]] = []
+        self._held: list[Callable[[], object]] = []
         self._total = 0.0
         self._lead = False
 
     def run(self, replay: Callable[[], object]) -> None:
-        """Queues one replay and returns, mostly before its end."""
+        """Queues one replay and returns, mostly before its end; until then `replay` and all that it holds is kept."""
         if self._lead:
             self.accelerator.occupy(LEAD)
             self._lead = False
@@ -185,6 +205,7 @@ class GpuClock:
         replay()
         end.record()
         self._pending.append((start, end))
+        self._held.append(replay)
         if len(self._pending) >= PENDING:
             self.wait()
 
@@ -193,7 +214,7 @@ class GpuClock:
         self.accelerator.synchronize()
         self._total += sum(start.elapsed_time(end) for start, end in self._pending) / 1e3
         self._spare += self._pending
-        self._pending = []
+        self._pending, self._held = [], []
 
     def seconds(self) -> float:
         """The sum so far, of all replays queued; the next replay is held up by `LEAD`."""
@@ -226,13 +247,18 @@ class GpuSession(Session):
         self._given.copy_(self._host, non_blocking=True)
 
     def run(self) -> None:
-        self._clock.run(self._replay)
+        # Not the replay alone: TensorRT's context, and all else that `work` holds, must outlive what is queued.
+        self._clock.run(self._launch)
 
     def fetch(self) -> np.ndarray:
+        self.wait()
         return self._output.to("cpu", torch.float32, copy=True).numpy()
 
     def wait(self) -> None:
         self._clock.wait()
+
+    def _launch(self) -> None:
+        self._replay()
 
 
 class GpuTelemetry(Telemetry):
@@ -274,7 +300,8 @@ class GpuTarget(MeasuredTarget):
     """A runtime on torch's current CUDA device, timed on the GPU; `cache` says what lies in its L2 before a run.
 
     Latency is GPU time between two events round a replay of a CUDA graph. With `image`, everything from the decoding on
-    is timed by the wall clock instead. Energy is that of warm runs; of a cold one it cannot be told from that of
+    is timed by the wall clock instead, and the CPU is kept to ourselves as well. The runtime says whether clocks are
+    `locked` or `free`, for latencies of the two do not compare. Energy is that of warm runs; of a cold one it cannot be told from that of
     emptying the cache.
     """
 
@@ -289,10 +316,11 @@ class GpuTarget(MeasuredTarget):
             )
         self._own_clock: GpuClock | None = None
         self._own_nvml: NvmlDevice | NoMeter | None = None
-        self._locked = False
+        self._locked: bool | None = None
+        """Whether this user may hold the GPU's clocks; None until it was tried."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_own_clock": None, "_own_nvml": None}
+        return super().__getstate__() | {"_own_clock": None, "_own_nvml": None, "_locked": None}
 
     @property
     def device(self) -> str:  # type: ignore[override]  # asked anew in every process: it may see another GPU
@@ -324,21 +352,29 @@ class GpuTarget(MeasuredTarget):
         if found is None:
             return told | {"gpu": "none"}
         driver = "unknown" if isinstance(nvml, NoMeter) else nvml.driver
-        return told | {"gpu": found.name, "driver": driver, **found.versions}
+        clocks = "locked" if self._locks() else "free"
+        return told | {"gpu": found.name, "driver": driver, "clocks": clocks, **found.versions}
+
+    def _locks(self) -> bool:
+        if self._locked is None:
+            # Alone, for the end of the trial frees clocks that another process may hold while it measures.
+            with exclusive(self.device), _held_clocks(self._nvml()) as self._locked:
+                pass
+        return self._locked
 
     @contextlib.contextmanager
     def _quiet(self) -> Iterator[Quiet]:
-        nvml, clock = self._nvml(), self._clock()
+        quiet = Quiet(_stay, self._clock().seconds)
         with contextlib.ExitStack() as undone:
-            if not isinstance(nvml, NoMeter):
-                self._locked = undone.enter_context(nvml.lock_clocks())
             if self.image:
-                yield Quiet(undone.enter_context(pinned()).move, time.perf_counter)
-            else:
-                yield Quiet(_stay, clock.seconds)
+                # After the GPU, and targets on the CPU take the CPU alone: no two wait for each other.
+                undone.enter_context(exclusive("cpu"))
+                quiet = Quiet(undone.enter_context(pinned()).move, time.perf_counter)
+            self._locked = undone.enter_context(_held_clocks(self._nvml()))
+            yield quiet
 
     def _telemetry(self) -> Telemetry:
-        return GpuTelemetry(self._nvml(), self._locked)
+        return GpuTelemetry(self._nvml(), bool(self._locked))
 
     def _meter(self) -> PowerMeter | NoMeter:
         if self.cold:
@@ -358,6 +394,10 @@ def does_not_run(target: str, module: nn.Module, error: Exception) -> InputError
     return InputError(
         f"target {target}: network {type(module).__name__} does not run: {type(error).__name__}: {_line(error)}"
     )
+
+
+def _held_clocks(nvml: NvmlDevice | NoMeter) -> contextlib.AbstractContextManager[bool]:
+    return contextlib.nullcontext(False) if isinstance(nvml, NoMeter) else nvml.lock_clocks()
 
 
 def _stay() -> None:

@@ -42,7 +42,8 @@ class GpuTensorrt(GpuTarget):
     Layers whose formats are integers of at most 8 bits are handed over in int8 (QDQ, symmetric, as TensorRT wants it),
     all others in `precision`; tf32 is off. Networks are strongly typed, so TensorRT changes no format on its own.
     `Cost.executed` is what the engine's inspector tells; a layer that it does not tell of is given in `precision`, so
-    that no int8 is claimed unseen. Tactics are timed anew in every process: no cache is read.
+    that no int8 is claimed unseen. Tactics are timed anew in every process: no cache is read. Engines are built without
+    holding the device, so who builds while another process measures disturbs it, and may choose other tactics.
     """
 
     base = "gpu-tensorrt"

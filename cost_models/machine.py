@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -149,12 +150,12 @@ class Telemetry:
     """What disturbed a measurement between its start and `read()`; what cannot be read on this system is None."""
 
     def __init__(self) -> None:
-        self._start = self._counters()
+        self._start, self._stolen, self._cpus = self._counters(), _steal(), _allowed()
 
     def read(self) -> dict[str, float | None]:
-        """`seconds`; `steal`, the share of time a hypervisor gave to others; `switches`, involuntary context switches a
-        second; `pressure`, the share of time in which some task waited for a CPU; `cpus`, how many the thread may run
-        on (its affinity); `frequency` in Hz at the end, of the first of them."""
+        """`seconds`; `steal`, the share of its CPUs' time that a hypervisor gave to others; `switches`, involuntary
+        context switches a second; `pressure`, the share of time in which some task waited for a CPU; `cpus`, how many
+        the thread may run on (its affinity); `frequency` in Hz at the end, of the first of them."""
         now = self._counters()
 
         def grown(name: str) -> float | None:
@@ -162,33 +163,47 @@ class Telemetry:
             return None if before is None or after is None else max(after - before, 0.0)
 
         seconds = grown("seconds") or 1e-9
-        steal, jiffies, switches, stalled = grown("steal"), grown("jiffies"), grown("switches"), grown("stalled")
+        switches, stalled = grown("switches"), grown("stalled")
         return {
             "seconds": seconds,
-            "steal": None if steal is None or not jiffies else steal / jiffies,
+            "steal": self._steal_since(),
             "switches": None if switches is None else switches / seconds,
             "pressure": None if stalled is None else stalled / seconds,
-            "cpus": float(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else None,
+            "cpus": float(len(_allowed())) or None,
             "frequency": _frequency(),
         }
 
+    def _steal_since(self) -> float | None:
+        """On the CPUs that the thread might run on at the start or now: those of others would dilute it."""
+        now = _steal()
+        used = [cpu for cpu in self._cpus | _allowed() or now.keys() if cpu in now and cpu in self._stolen]
+        grown = [(now[cpu][0] - self._stolen[cpu][0], now[cpu][1] - self._stolen[cpu][1]) for cpu in used]
+        jiffies = sum(all_of_it for _, all_of_it in grown)
+        return None if not jiffies else max(sum(stolen for stolen, _ in grown) / jiffies, 0.0)
+
     def _counters(self) -> dict[str, float | None]:
-        steal, jiffies = _steal()
         return {
             "seconds": time.monotonic(),
-            "steal": steal,
-            "jiffies": jiffies,
             "switches": _involuntary_switches(),
             "stalled": _stalled(),
         }
 
 
-def _steal() -> tuple[float | None, float | None]:
-    """Stolen and total jiffies of all CPUs since boot: proc(5), /proc/stat."""
+def _allowed() -> frozenset[int]:
+    """CPUs that the calling thread may run on; none where the system does not tell (macOS)."""
+    return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset()
+
+
+def _steal() -> dict[int, tuple[float, float]]:
+    """CPU → stolen and total jiffies since boot: proc(5), /proc/stat."""
+    found: dict[int, tuple[float, float]] = {}
     with contextlib.suppress(OSError, ValueError, IndexError):
-        jiffies = [float(number) for number in Path("/proc/stat").read_text(encoding="ascii").split()[1:9]]
-        return jiffies[7], sum(jiffies)
-    return None, None
+        for line in Path("/proc/stat").read_text(encoding="ascii").splitlines():
+            name, *numbers = line.split()
+            if re.fullmatch(r"cpu\d+", name):
+                jiffies = [float(number) for number in numbers[:8]]
+                found[int(name.removeprefix("cpu"))] = jiffies[7], sum(jiffies)
+    return found
 
 
 def _involuntary_switches() -> float | None:

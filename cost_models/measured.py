@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import contextlib
 import hashlib
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,18 +23,17 @@ from .machine import Telemetry, exclusive, fingerprint
 from .options import Option, named, one_of, picture_size
 from .power.energy import EnergyEffort, measure_energy
 from .power.meter import MeterError, NoMeter, PowerMeter
-from .timing import Clock, Comparison, Effort, Run, compare, tail
+from .timing import Clock, Comparison, Effort, Prepare, Run, compare, tail
 
-# Above any of these a measurement is repeated once and then marked `unstable`. On two cores with three busy processes
-# beside it the tool saw up to 420 switches a second and no steal, and its ratios stayed within 3 % of those in quiet
-# (scripts/benchmarks/latency_repeatability.py); beyond what was seen nothing is vouched for.
+# Above any of these a measurement is repeated once and then marked `unstable`. Ratios were seen to stay within 3 % of
+# those in quiet at up to 420 switches a second (scripts/benchmarks/latency_repeatability.py); the limits leave room.
 STEAL_LIMIT = 0.10
 SWITCHES_LIMIT = 1000.0
 WIDTH_LIMIT = 2.0
 """Times the goal for the interval's half width."""
 
 THROUGHPUT_BATCH = 32
-THROUGHPUT_SECONDS = 0.25
+THROUGHPUT_SECONDS = 0.1
 """The throughput batch is halved until the reference is expected to take no longer than this for one."""
 PREDICT_BATCH = 64
 
@@ -97,8 +95,10 @@ class MeasuredTarget(CostModel):
     a batch does not fit into the caches, which a neighbour shares.) Energy is of one
     inference at batch 1, of the whole device; `net_energy` is without what the device draws when idle. Telemetry says
     besides what the device tells of its noise: `calm`, the share of pairs that count; `reference_slowdown`, the calm
-    reference of this measurement ÷ its frozen latency; `throughput_batch`; and `latency_p90` and `latency_p99` of the
-    candidate as it was disturbed or not, where there are enough samples of single inferences.
+    reference of this measurement ÷ its frozen latency; `attempts`, 2 where a disturbed measurement was repeated;
+    `throughput_batch` and `throughput_calm`; and `latency_p90` and `latency_p99` of the candidate in calm or not, as
+    normalised as the latency, where there are enough samples of single inferences. On one CPU thread these are CPU
+    time: what other processes' turns add is not in them.
 
     With `image`, (width, height) of a picture, everything timed begins with a JPEG of that size: decode, resize,
     normalise, copy to the network, and fetch the output. `input_share` in the telemetry then is the share of the
@@ -189,9 +189,9 @@ class MeasuredTarget(CostModel):
     def _predict_threads(self) -> int:
         return self._threads()
 
-    def _program(self, deployable: Deployable) -> Program:
-        """Built once for cost and predict; recognised by content, for tuning changes a module in place."""
-        key = _digest(deployable)
+    def _program(self, deployable: Deployable, digest: str | None = None) -> Program:
+        """Built once for cost and predict; recognised by content (`digest`), for tuning changes a module in place."""
+        key = digest or _digest(deployable)
         if key not in self._programs:
             self._programs[key] = self._build(deployable)
         self._programs[key] = self._programs.pop(key)
@@ -202,7 +202,7 @@ class MeasuredTarget(CostModel):
     def freeze(self, dense: Deployable) -> Reference:
         """As in the base class, with the throughput."""
         latency = self._latency(dense)
-        batch = _throughput_batch(latency)
+        batch = throughput_batch(latency)
         return Reference(dense, latency, batch / self._alone(dense, batch, self.throughput_effort))
 
     def _latency(self, deployable: Deployable) -> float:
@@ -210,42 +210,50 @@ class MeasuredTarget(CostModel):
 
     def _alone(self, deployable: Deployable, batch: int, effort: Effort) -> float:
         """Seconds of one run of a batch in calm, and remembers them."""
-        prepare = partial(self._run, self._program(deployable), deployable, batch)
+        digest = _digest(deployable)
+        prepare = partial(self._run, self._program(deployable, digest), deployable, batch)
         prepare()()
-        levels = self._levels(deployable, batch)
+        levels = self._levels(digest, batch)
         # Ten times as long as a candidate: every later measurement waits for the calm that is found here.
         effort = replace(effort, pairs=10 * effort.pairs, budget=2 * effort.budget)
         with exclusive(self.device), self._quiet() as quiet:
             # The network beside itself: the same loop, whose samples are all of one kind.
-            for attempt in (effort, replace(effort, budget=2 * effort.budget)):
-                alone = compare(prepare, prepare, attempt, levels.known(), quiet.move, timer=quiet.timer)
-                if alone.found_calm:
-                    return levels.seen(_calm_level(alone))
+            alone = self._compared(prepare, prepare, effort, levels.known(), quiet)
+        if not alone.unstable:
+            return levels.seen(alone.reference_seconds)
         # All of it was disturbed: what was seen in calm before is nearer to the truth than what was seen now.
-        return levels.known() or _calm_level(alone)
+        return levels.known() or alone.reference_seconds
 
     def _cost(self, candidate: Deployable, reference: Reference) -> Cost:
         if reference.latency is None:
             raise InputError(f"target {self.name} needs a reference with a frozen latency; make it with freeze()")
-        dense, program = self._program(reference.deployable), self._program(candidate)
-        frozen = reference.latency
-        levels = self._levels(reference.deployable, 1)
-        level = min(frozen, levels.known() or math.inf)
+        frozen, digest = reference.latency, _digest(reference.deployable)
+        dense, program = self._program(reference.deployable, digest), self._program(candidate)
+        levels = self._levels(digest, 1)
         one, beside = (
             partial(self._run, runs, network, 1)
             for runs, network in ((program, candidate), (dense, reference.deployable))
         )
+        batch = throughput_batch(frozen)
+        if reference.throughput is not None:
+            # Some runtimes compile for a batch when it first comes, which is no work for the time the device is ours.
+            for runs, network in ((program, candidate), (dense, reference.deployable)):
+                self._run(runs, network, batch)()
         with exclusive(self.device), self._quiet() as quiet:
-            # The retry is more patient: most disturbances end within seconds.
-            for effort in (self.effort, replace(self.effort, budget=2 * self.effort.budget)):
-                telemetry = self._telemetry()
-                single = compare(one, beside, effort, level, quiet.move, timer=quiet.timer)
-                noise = telemetry.read()
-                unstable = _is_unstable(single, effort, noise)
-                if not unstable:
-                    levels.seen(_calm_level(single))
-                    break
-            throughput, batches = self._throughput(candidate, reference, quiet)
+            single = self._compared(one, beside, self.effort, levels.known() or frozen, quiet)
+            if not single.unstable:
+                levels.seen(single.reference_seconds)
+            many = None
+            if reference.throughput is not None:
+                many = self._compared(
+                    partial(self._run, program, candidate, batch),
+                    partial(self._run, dense, reference.deployable, batch),
+                    self.throughput_effort,
+                    self._levels(digest, batch).known() or batch / reference.throughput,
+                    quiet,
+                )
+                if not many.unstable:
+                    self._levels(digest, batch).seen(many.reference_seconds)
             share = {}
             if self.image:
                 decode = partial(_decoder, candidate, self.image)
@@ -253,65 +261,59 @@ class MeasuredTarget(CostModel):
                 part = compare(decode, one, self.throughput_effort, None, quiet.move, timer=quiet.timer)
                 share["input_share"] = min(part.ratio, 1.0)
             energy = self._energy(program, candidate)
+        found = single.found
+        slowdown = single.reference_seconds / frozen
+        tails = {f"latency_p{percent}": tail(found, percent / 100) for percent in (90, 99)}
         return Cost(
             target=self.key,
             figures={
-                "latency": Figure(single.ratio * frozen, self.kind, single.low * frozen, single.high * frozen),
-                "throughput": throughput,
+                "latency": Figure(found.ratio * frozen, self.kind, found.low * frozen, found.high * frozen),
+                "throughput": self._throughput(reference.throughput, many),
                 **energy.figures,
                 "memory": Figure(float(program.memory), self.kind),
             },
-            speedup=Figure(1 / single.ratio, self.kind, 1 / single.high, 1 / single.low),
+            speedup=Figure(1 / found.ratio, self.kind, 1 / found.high, 1 / found.low),
             executed={layer.name: program.executed[layer.name] for layer in candidate.network.compute_layers},
-            unstable=unstable,
-            telemetry=noise
+            unstable=single.unstable or (many is not None and not many.found.found_calm),
+            telemetry=single.noise
             | energy.telemetry
             | share
             | {
-                "calm": float(single.calm.mean()),
-                "reference_slowdown": _calm_level(single) / frozen,
-                "throughput_batch": float(_throughput_batch(frozen)),
-                "latency_p90": tail(single, 0.90),
-                "latency_p99": tail(single, 0.99),
-            },
-            samples={
-                "latency": single.candidate.tolist(),
-                "latency_reference": single.reference.tolist(),
+                "calm": float(found.calm.mean()),
+                "attempts": float(single.attempts),
+                "reference_slowdown": slowdown,
+                "throughput_batch": float(batch),
+                "throughput_calm": None if many is None else float(many.found.calm.mean()),
             }
-            | batches
+            | {name: None if value is None else value / slowdown for name, value in tails.items()},
+            samples=single.samples("latency", 1)
+            | (many.samples("throughput", batch) if many is not None else {})
             | energy.samples,
             runtime=self.runtime(),
         )
 
-    def _throughput(
-        self, candidate: Deployable, reference: Reference, quiet: Quiet
-    ) -> tuple[Figure, dict[str, list[list[float]]]]:
-        """The figure, and its samples by name: seconds of an inference in a batch."""
-        if reference.throughput is None or reference.latency is None:
-            return Figure(None, self.kind, reason="the throughput of this study's dense network was not frozen"), {}
-        batch = _throughput_batch(reference.latency)
-        batched, beside = (
-            partial(self._run, self._program(network), network, batch) for network in (candidate, reference.deployable)
-        )
-        for prepare in (batched, beside):
-            # Some runtimes compile for a batch when it first comes, which may take longer than this measurement.
-            prepare()()
-        levels = self._levels(reference.deployable, batch)
-        level = min(batch / reference.throughput, levels.known() or math.inf)
-        found = compare(batched, beside, self.throughput_effort, level, quiet.move, timer=quiet.timer)
-        figure = Figure(
-            reference.throughput / found.ratio,
-            self.kind,
-            reference.throughput / found.high,
-            reference.throughput / found.low,
-        )
-        return figure, {
-            "throughput": (found.candidate / batch).tolist(),
-            "throughput_reference": (found.reference / batch).tolist(),
-        }
+    def _compared(
+        self, candidate: Prepare, reference: Prepare, effort: Effort, level: float | None, quiet: Quiet
+    ) -> _Compared:
+        """Both sides timed; a disturbed measurement is repeated once, with more patience: most end within seconds."""
+        telemetry = self._telemetry()
+        found = compare(candidate, reference, effort, level, quiet.move, timer=quiet.timer)
+        first = _Compared(found, noise := telemetry.read(), _is_unstable(found, effort, noise))
+        if not first.unstable:
+            return first
+        patient, telemetry = replace(effort, budget=2 * effort.budget), self._telemetry()
+        found = compare(candidate, reference, patient, level, quiet.move, timer=quiet.timer)
+        noise = telemetry.read()
+        return _Compared(found, noise, _is_unstable(found, patient, noise), first)
 
-    def _levels(self, deployable: Deployable, batch: int) -> CalmLevels:
-        return CalmLevels(self.key, f"{_digest(deployable)} in batches of {batch}")
+    def _throughput(self, frozen: float | None, many: _Compared | None) -> Figure:
+        if frozen is None or many is None:
+            return Figure(None, self.kind, reason="the throughput of the dense network was not frozen with its latency")
+        found = many.found
+        return Figure(frozen / found.ratio, self.kind, frozen / found.high, frozen / found.low)
+
+    def _levels(self, digest: str, batch: int) -> CalmLevels:
+        return CalmLevels(self.key, f"{digest} in batches of {batch}")
 
     def _run(self, program: Program, deployable: Deployable, batch: int) -> Run:
         """A fresh session on `batch` copies of the example, or of its picture."""
@@ -355,6 +357,33 @@ class MeasuredTarget(CostModel):
 
 
 @dataclass(frozen=True)
+class _Compared:
+    """A comparison with the noise that was seen meanwhile, and the one that it repeats."""
+
+    found: Comparison
+    noise: dict[str, float | None]
+    unstable: bool
+    first: _Compared | None = None
+
+    @property
+    def attempts(self) -> int:
+        return 1 if self.first is None else 2
+
+    @property
+    def reference_seconds(self) -> float:
+        """Of a run in calm."""
+        return float(np.median(self.found.reference[self.found.calm]))
+
+    def samples(self, name: str, batch: int) -> dict[str, list[list[float]]]:
+        """Seconds an inference, those of the first attempt too."""
+        own = {
+            name: (self.found.candidate / batch).tolist(),
+            f"{name}_reference": (self.found.reference / batch).tolist(),
+        }
+        return own if self.first is None else own | self.first.samples(f"{name}_first", batch)
+
+
+@dataclass(frozen=True)
 class _Energy:
     """A metered inference, in the parts of a `Cost`."""
 
@@ -372,11 +401,6 @@ def _decoder(deployable: Deployable, size: tuple[int, int]) -> Callable[[], np.n
     return partial(network_input, encoded_picture(deployable.example, size), (channels, height, width))
 
 
-def _calm_level(found: Comparison) -> float:
-    """Of the reference, in seconds."""
-    return float(np.median(found.reference[found.calm]))
-
-
 def _digest(deployable: Deployable) -> str:
     """Of all that the program follows from: weights, structure, formats, input and calibration."""
     told = hashlib.blake2b(repr((tuple(deployable.example.shape), deployable.network)).encode())
@@ -388,7 +412,8 @@ def _digest(deployable: Deployable) -> str:
     return told.hexdigest()
 
 
-def _throughput_batch(frozen: float) -> int:
+def throughput_batch(frozen: float) -> int:
+    """Images a batch, for a dense network of that latency in seconds."""
     batch = THROUGHPUT_BATCH
     while batch > 1 and batch * frozen > THROUGHPUT_SECONDS:
         batch //= 2

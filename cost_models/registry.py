@@ -50,10 +50,10 @@ def target(name: str) -> CostModel:
         from .fpga import Fpga, load_fpga
 
         return Fpga(load_fpga(Path(name.removeprefix("fpga:"))))
-    base, _, text = name.partition(":")
+    base, colon, text = name.partition(":")
     if base in MEASURED:
         kind = _measured(base)
-        return kind(**parse_options(base, text, kind.options)) if text else kind()
+        return kind(**parse_options(base, text, kind.options)) if colon else kind()
     if name in _builtin():
         return _builtin()[name]()
     if name in _plugins():

@@ -44,7 +44,8 @@ class ContractViolation(Exception):
 def check_cost_model(model: CostModel) -> None:
     """Runs `model` on small networks and raises `ContractViolation` at the first broken promise of `CostModel`.
 
-    Takes seconds on a measured target. The model must take CNNs of conv, batch norm, ReLU, pool and linear layers.
+    Takes seconds on a measured target, minutes where a meter reads its energy. The model must take CNNs of conv, batch
+    norm, ReLU, pool and linear layers.
     """
     _check_description(model)
     _check_executed(model)

@@ -39,8 +39,10 @@ Clock = Callable[[], float]
 
 WARM_UP = 2
 """Runs at least before a sample counts: the first allocates, and caches fill."""
-MIN_BLOCKS = 3
-"""Fewer calm blocks give no interval. A budget too short for as many blocks, calm or not, is exceeded."""
+MIN_BLOCKS = 6
+"""Fewer calm blocks give no interval: from least to greatest, six hold a median in 97 % of cases, five in 94 %.
+
+A budget too short for as many blocks, calm or not, is exceeded."""
 CALM = 1.06
 """Up to this factor above the calm level the reference is calm: states seen lie 15 to 40 % apart, calm samples 3 %."""
 

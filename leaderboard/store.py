@@ -144,10 +144,15 @@ class Store:
             return _reference(connection, workload, key)
 
     def freeze_reference(self, workload: str, key: str, reference: Reference) -> Reference:
-        """Freezes `reference` unless one stands already; returns the one that stands."""
-        if not (math.isfinite(reference.latency) and reference.latency > 0 and 0 <= reference.dense_accuracy <= 1):
+        """Freezes `reference` unless one stands already; returns the one that stands.
+
+        One that stands without a throughput, as boards of older versions have them, is given that of `reference`.
+        """
+        positive = [reference.latency, 1.0 if reference.throughput is None else reference.throughput]
+        if not (all(math.isfinite(x) and x > 0 for x in positive) and 0 <= reference.dense_accuracy <= 1):
             raise LeaderboardError(
-                f"{quoted(reference)}: a positive latency in seconds and an accuracy in 0…1 expected"
+                f"{quoted(reference)}: a positive latency in seconds, a positive throughput or none, and an accuracy "
+                "in 0…1 expected"
             )
         values = {
             "workload": workload,
@@ -157,7 +162,13 @@ class Store:
             "throughput": reference.throughput,
         }
         with self._transaction(write=True) as connection:
-            _insert_if_absent(connection, tables.references, values)
+            c = tables.references.c
+            if not _insert_if_absent(connection, tables.references, values) and reference.throughput is not None:
+                connection.execute(
+                    sa.update(tables.references)
+                    .where(c.workload == workload, c.key == key, c.throughput.is_(None))
+                    .values(throughput=reference.throughput)
+                )
             standing = _reference(connection, workload, key)
         assert standing is not None
         return standing

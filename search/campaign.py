@@ -264,7 +264,12 @@ def _frozen(evaluator: Evaluator, store: Store) -> dict[str, Frozen]:
     name, accuracy = dense.workload.name, dense.validation.primary
     keys = {target: model.key for target, model in evaluator.models.items()}
     on_board = {target: store.reference(name, key) for target, key in keys.items()}
-    known = {target: Frozen(found.latency, found.throughput) for target, found in on_board.items() if found is not None}
+    # A reference from before throughputs were frozen gets one now; its latency stands.
+    known = {
+        target: Frozen(found.latency, found.throughput)
+        for target, found in on_board.items()
+        if found is not None and (found.throughput is not None or not _freezes_throughput(evaluator.models[target]))
+    }
     frozen = evaluator.freeze(known)
     for target, figures in frozen.items():
         if figures.latency is not None:
@@ -272,6 +277,10 @@ def _frozen(evaluator: Evaluator, store: Store) -> dict[str, Frozen]:
             standing = store.freeze_reference(name, keys[target], ours)
             frozen[target] = Frozen(standing.latency, standing.throughput)
     return frozen
+
+
+def _freezes_throughput(model: CostModel) -> bool:
+    return model.kind == "measured" and "throughput" in model.figures
 
 
 def _check_resume(
@@ -285,6 +294,13 @@ def _check_resume(
             "add --resume, or choose another --study"
         )
     first = entries[0]
+    for cost in first.costs:
+        here = evaluator.models.get(cost.target)
+        if here is not None and here.key != cost.key:
+            raise InputError(
+                f"study {campaign.name!r} was measured as {cost.key}, this machine and its runtime are {here.key}; "
+                "figures of both do not compare: resume it where it began, or choose another --study"
+            )
     before = {
         "--workload": first.workload,
         "--seed": first.seed,

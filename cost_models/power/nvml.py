@@ -19,7 +19,8 @@ def nvml_device(
 ) -> NvmlDevice | NoMeter:
     """The GPU of that index in NVML's order, or of that UUID, which wins; or why it cannot be metered.
 
-    NVML knows nothing of `CUDA_VISIBLE_DEVICES`: match a CUDA device by its UUID, with `GPU-` in front or without.
+    NVML knows nothing of `CUDA_VISIBLE_DEVICES`: match a CUDA device by its UUID, with `GPU-` or `MIG-` in front or
+    without; torch does not tell a card's from that of a slice of it (MIG), which cannot be metered.
     `clock` in s is used where power is integrated. Belongs to the process that made it.
     """
     try:
@@ -28,19 +29,17 @@ def nvml_device(
         return NoMeter("nvidia-ml-py, which reads NVIDIA's GPUs, is not installed")
     try:
         pynvml.nvmlInit()
-        if uuid is None:
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        else:
-            handle = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}")
-        device = NvmlDevice(pynvml, handle, clock)
-        if device.is_shared():
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index) if uuid is None else _handle(pynvml, uuid)
+        if _is_shared(pynvml, handle):
             return NoMeter(
                 "NVML: the GPU is partitioned (MIG), and the energy of one slice cannot be told from the card's; to "
                 "meter the whole card: sudo nvidia-smi -mig 0"
             )
+        device = NvmlDevice(pynvml, handle, clock)
         device.joules()
     except pynvml.NVMLError as error:
-        return NoMeter(_reason(pynvml, error, f"of UUID {uuid}" if uuid is not None else f"of index {index}"))
+        # Not the UUID: reasons stand in entries, which are shown to others.
+        return NoMeter(_reason(pynvml, error, f"of index {index}" if uuid is None else "of the UUID that CUDA tells"))
     except MeterError as error:
         return NoMeter(str(error))
     return device
@@ -58,11 +57,7 @@ class NvmlDevice:
     def __init__(self, nvml: Any, handle: Any, clock: Callable[[], float]) -> None:
         """`nvml` is the binding, initialised; raises its `NVMLError` and `MeterError`."""
         self._nvml, self._handle = nvml, handle
-        self._unsupported = {
-            nvml.NVML_ERROR_NOT_SUPPORTED,
-            nvml.NVML_ERROR_FUNCTION_NOT_FOUND,
-            nvml.NVML_ERROR_NO_PERMISSION,
-        }
+        self._unsupported = _unsupported(nvml)
         # Counters of 32 bits wrap after hours; those of 64 never do.
         self._counter = RisingCounter([2**32, 2**64], LARGEST_STEP)
         self._integral = PowerIntegral(clock)
@@ -82,12 +77,6 @@ class NvmlDevice:
             self.name += ", energy integrated from power"
         if average:
             self.name += ", power averaged over up to 1 s"
-
-    def is_shared(self) -> bool:
-        """True where the card is partitioned (MIG), or this is one of its slices."""
-        slice_of_card = self._optional(lambda: self._nvml.nvmlDeviceIsMigDeviceHandle(self._handle).value)
-        mode = self._optional(lambda: self._nvml.nvmlDeviceGetMigMode(self._handle)[0])
-        return bool(slice_of_card) or mode == self._nvml.NVML_DEVICE_MIG_ENABLE
 
     def joules(self) -> float:
         """As in `PowerMeter`. A counter that was reset raises `MeterError` once and counts on."""
@@ -185,6 +174,35 @@ class NvmlDevice:
             return function()
         except self._nvml.NVMLError as error:
             raise MeterError(f"{self.name}: {error}") from error
+
+
+def _handle(nvml: Any, uuid: str) -> Any:
+    """The card of that UUID, or the slice of one."""
+    bare = uuid.removeprefix("GPU-").removeprefix("MIG-")
+    try:
+        return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{bare}")
+    except nvml.NVMLError_NotFound:
+        return nvml.nvmlDeviceGetHandleByUUID(f"MIG-{bare}")
+
+
+def _is_shared(nvml: Any, handle: Any) -> bool:
+    """True where the card is partitioned (MIG), or this is one of its slices, which answer little else."""
+    for is_so in (
+        lambda: nvml.nvmlDeviceIsMigDeviceHandle(handle).value,
+        lambda: nvml.nvmlDeviceGetMigMode(handle)[0] == nvml.NVML_DEVICE_MIG_ENABLE,
+    ):
+        try:
+            if is_so():
+                return True
+        except nvml.NVMLError as error:
+            if error.value not in _unsupported(nvml):
+                raise
+    return False
+
+
+def _unsupported(nvml: Any) -> set[int]:
+    """Errors of what the card, the driver or this user's rights do not allow."""
+    return {nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND, nvml.NVML_ERROR_NO_PERMISSION}
 
 
 def _reason(nvml: Any, error: Any, which: str) -> str:

@@ -38,10 +38,14 @@ def main() -> None:
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the whole network (default fp32)")
     parser.add_argument("--scale", choices=("smoke", "full"), default="full", help="smoke: one network, two processes")
     parser.add_argument("--out", type=Path, help="write OUT.json and OUT.md")
+    parser.add_argument("--device", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument(
         "--measure", nargs="+", metavar="NETWORK FORM TARGET SCALE [LATENCY THROUGHPUT]", help=argparse.SUPPRESS
     )
     arguments = parser.parse_args()
+    if arguments.device:
+        print(json.dumps(device(arguments.precision)))
+        return
     if arguments.measure:
         network, form, name, scale, *frozen = arguments.measure
         if not frozen:
@@ -50,7 +54,11 @@ def main() -> None:
         latency, throughput = map(float, frozen)
         print(json.dumps(measured(network, form, name, scale == "smoke", latency, throughput)))
         return
-    about = device(arguments.precision)
+    about = child("--device", "--precision", arguments.precision, script=__file__)
+    del about["process_seconds"]  # differs every time, and cells are kept under the rest
+    if "missing" in about:
+        print(f"gpu_latency_energy: {about['missing']}", file=sys.stderr)
+        raise SystemExit(2)
     smoke = arguments.scale == "smoke"
     out = arguments.out and arguments.out.with_suffix(".json")
     kept = Kept(out, {"scale": arguments.scale, **about})
@@ -67,14 +75,13 @@ def main() -> None:
 
 
 def device(precision: str) -> dict[str, str]:
-    """What is measured on; ends with code 2 and one line where there is nothing."""
+    """What is measured on, or `missing`. Asked in a fresh process: a CUDA context draws power while it is open."""
     from cost_models import GpuTorch
 
     model = GpuTorch(precision=precision)
     missing = model.missing()
     if missing:
-        print(f"gpu_latency_energy: {missing}", file=sys.stderr)
-        raise SystemExit(2)
+        return {"missing": missing}
     return {"target": model.key, **model.runtime()}
 
 

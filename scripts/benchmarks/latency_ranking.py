@@ -77,7 +77,7 @@ def measured(layers: int, frozen: float) -> Cell:
     example = torch.randn(1, 3, 32, 32)
     modules = plain_cnn([CHANNELS] * layers), plain_cnn([CHANNELS] * DEEPEST)
     candidate, dense = (Deployable(module, example, [], trace(module, example)) for module in modules)
-    model = target("cpu-onnxruntime")
+    model = target("cpu-onnxruntime:energy=off")
     if not frozen:
         return {"frozen": model.freeze(dense).latency}
     cost = model.cost(candidate, Reference(dense, frozen))

@@ -139,7 +139,7 @@ def company(load: str) -> Iterator[None]:
 def target_key() -> str:
     from cost_models import target
 
-    return target("cpu-onnxruntime").key
+    return target("cpu-onnxruntime:energy=off").key
 
 
 def plain_cnn(channels: Sequence[int]) -> nn.Sequential:
@@ -177,7 +177,7 @@ def frozen_figures(network: str) -> Cell:
     """Latency and throughput of the network's reference."""
     from cost_models import target
 
-    frozen = target("cpu-onnxruntime").freeze(subjects(network)[1])
+    frozen = target("cpu-onnxruntime:energy=off").freeze(subjects(network)[1])
     return {"latency": frozen.latency, "throughput": frozen.throughput}
 
 
@@ -187,7 +187,7 @@ def measured(network: str, frozen: float, frozen_throughput: float) -> Cell:
     from cost_models.timing import calm_pairs, median_ratio
 
     candidate, dense = subjects(network)
-    model = target("cpu-onnxruntime")
+    model = target("cpu-onnxruntime:energy=off")
     start = time.monotonic()
     model.predict(candidate, candidate.example)  # the parts of a cost that come once: export, calibration, quantisation
     model.predict(dense, dense.example)

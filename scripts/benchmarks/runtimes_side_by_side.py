@@ -25,7 +25,7 @@ import torch
 from cost_models import Deployable, processor, target
 from cost_models.input_pipeline import encoded_picture, network_input
 from cost_models.machine import Telemetry, exclusive
-from cost_models.measured import MeasuredTarget
+from cost_models.measured import MeasuredTarget, throughput_batch
 from cost_models.timing import Comparison, Effort, compare
 from workloads import Format, InputError, LayerFormats, trace, workload, workload_names
 
@@ -33,11 +33,8 @@ RUNTIMES = ("cpu-onnxruntime", "cpu-openvino", "cpu-torch")
 REFERENCE = RUNTIMES[0]
 FORMS = ("fp32", "int8")
 PICTURE = (640, 480)
-EFFORT = Effort(goal=0.01, budget=4.0, pairs=60)
+EFFORT = Effort(goal=0.02, budget=4.0, pairs=60)
 THROUGHPUT = Effort(goal=0.03, budget=1.0, pairs=15)
-THROUGHPUT_BATCH = 32
-THROUGHPUT_SECONDS = 0.25
-"""The batch is halved until the reference is expected to take no longer than this for one."""
 DISTURBED = 0.03
 """Half width of an interval from which a latency is marked in the tables."""
 COLOURS = {"cpu-onnxruntime": "#0072b2", "cpu-openvino": "#e69f00", "cpu-torch": "#cc3311"}
@@ -60,6 +57,7 @@ def main() -> None:
         except InputError as error:
             results["skipped"][name] = str(error)
             continue
+        results["skipped"].pop(name, None)
         measure_workload(name, deployables(chosen.build().eval(), chosen.input_shape), runtimes, results, kept)
     text = page(results, arguments.out.name if arguments.out else "runtimes_side_by_side")
     print(text)
@@ -89,7 +87,9 @@ def load(path: Path | None) -> dict[str, Any]:
 def save(results: dict[str, Any], path: Path | None) -> None:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(results, indent=1) + "\n")
+        fresh = path.with_suffix(".part")
+        fresh.write_text(json.dumps(results, indent=1) + "\n")
+        fresh.replace(path)
 
 
 def machine() -> str:
@@ -146,7 +146,7 @@ def measure_workload(
     for runtime, model in runtimes.items():
         for form in FORMS:
             key = f"{name} {runtime} {form}"
-            if key in results["cells"]:
+            if "error" not in results["cells"].get(key, {"error": "absent"}):
                 continue
             began = time.monotonic()
             try:
@@ -158,7 +158,10 @@ def measure_workload(
             print(f"{key}: {results['cells'][key]['seconds']:.1f} s", file=sys.stderr, flush=True)
     if name not in results["pictures"]:
         began = time.monotonic()
-        cell = with_picture(networks, reference, results["frozen"][name])
+        try:
+            cell = with_picture(networks, reference, results["frozen"][name])
+        except InputError as error:
+            cell = {"error": str(error)}
         results["pictures"][name] = cell | {"seconds": time.monotonic() - began}
         save(results, kept)
         print(f"{name} with a picture: {results['pictures'][name]['seconds']:.1f} s", file=sys.stderr, flush=True)
@@ -186,9 +189,7 @@ def measure(
     """
     program = model._program(candidate)
     beside = partial(other._run, other._program(dense), dense, 1)
-    batch = THROUGHPUT_BATCH
-    while batch > 1 and batch * frozen > THROUGHPUT_SECONDS:
-        batch //= 2
+    batch = throughput_batch(frozen)
     if batch > 1:
         model._run(program, candidate, batch)()  # compiled before it is timed, where a runtime compiles for a batch
     with exclusive(model.device), model._quiet() as quiet:
@@ -273,7 +274,8 @@ def page(results: dict[str, Any], stem: str) -> str:
         pictures(results),
     ]
     notes = [f"- {name}: {reason}" for name, reason in results["skipped"].items()]
-    notes += [f"- {key}: {cell['error']}" for key, cell in results["cells"].items() if "error" in cell]
+    for cells, words in ((results["cells"], ""), (results["pictures"], " with a picture")):
+        notes += [f"- {key}{words}: {cell['error']}" for key, cell in cells.items() if "error" in cell]
     if notes:
         parts += ["## Not measured", "\n".join(notes)]
     return "\n\n".join(parts) + "\n"
@@ -325,6 +327,7 @@ def pictures(results: dict[str, Any]) -> str:
     rows = [
         [name, *(word for form in FORMS for word in (latency(cell[form]), f"{cell[form]['input_share']:.0%}"))]
         for name, cell in results["pictures"].items()
+        if "error" not in cell
     ]
     return table(head, rows)
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from cost_models import CpuOnnxRuntime, Reference, measured
+from cost_models import CpuOnnxRuntime, Reference, cpu, measured
 from cost_models import cpu_onnxruntime as room
+from cost_models.power.meter import NoMeter
 from cost_models.timing import Effort, calm_pairs
 from workloads import Format, InputError, LayerFormats, trace
 
@@ -19,7 +20,7 @@ QUICK = Effort(goal=0.5, budget=0.4, pairs=20)
 
 @pytest.fixture
 def model():
-    return CpuOnnxRuntime(QUICK, QUICK)
+    return CpuOnnxRuntime(QUICK, QUICK, energy="off")
 
 
 def test_predict_is_the_network(model, module, deploy):
@@ -43,8 +44,9 @@ def test_the_latency_is_the_ratio_times_the_frozen_figure(model, network, deploy
     assert cost.telemetry["throughput_batch"] == 1  # 123 s an image leave no room for a larger batch
 
 
-def test_energy_is_absent_with_a_reason(model, network, deploy):
-    dense = deploy(network("plain"))
+def test_energy_is_absent_with_a_reason(network, deploy, monkeypatch):
+    model, dense = CpuOnnxRuntime(QUICK, QUICK), deploy(network("plain"))
+    monkeypatch.setattr(cpu, "rapl_meter", lambda: NoMeter("no RAPL here"))
     figures = model.cost(dense, model.freeze(dense)).figures
     assert figures["energy"].value is None and "RAPL" in figures["energy"].reason
     assert figures["memory"].value >= 4 * sum(p.numel() for p in dense.module[0].parameters())

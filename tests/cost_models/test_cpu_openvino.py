@@ -200,7 +200,7 @@ def test_threads_and_pictures_are_options(model, network, deploy):
     with_pictures = type(model)(QUICK, QUICK, image=(32, 24))
     dense = deploy(network("plain"))
     assert 0 < with_pictures.cost(dense, Reference(dense, 1.0)).telemetry["input_share"] <= 1
-    with pytest.raises(InputError, match=r"at most .* threads on this machine, not 1024"):
+    with pytest.raises(InputError, match="this machine has"):
         type(model)(QUICK, QUICK, threads=1024).predict(dense, dense.example)
 
 

@@ -5,8 +5,10 @@ The target over SSH is tested through a real SSH server: this machine, logged in
 
 from __future__ import annotations
 
+import base64
 import getpass
 import importlib
+import json
 import os
 import pickle
 import re
@@ -22,6 +24,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -262,7 +265,13 @@ def far_python(folder: Path, script: str) -> str:
         ("echo '{\"fingerprint\": 1}'", "another form"),
         ('echo \'{"fingerprint": "0123abcd", "runtime": {}, "exact_int8": true, "more": 1}\'', "another form"),
         ("echo '[]'", "another form"),
-        (f'printf \'{{"error": "ValueError: lost on {HOST}\\\\u001b[0m"}}\'', "ValueError: lost on …"),
+        ("echo '{\"fingerprint\": NaN}'", "another form"),
+        (f"echo '{{\"{HOST}\": 1}}'", "another form"),
+        (f'echo \'{{"error": "ValueError: lost on {HOST}"}}\'', "another form"),
+        ('echo \'{"error": "ValueError"}\'', "meets ValueError on the other machine"),
+        ('echo \'{"error": "ValueError", "more": 1}\'', "another form"),
+        (r"head -c 100000 /dev/zero | tr '\0' '['", "no JSON"),
+        (r"""printf '{"error": '; head -c 100000 /dev/zero | tr '\0' '['""", "no JSON"),
         ("sleep 30", "no answer within 1 s"),
         ("cat /dev/zero", "more than 1000 bytes"),
     ],
@@ -271,10 +280,88 @@ def test_an_answer_that_is_not_as_agreed_is_one_line(
     ssh: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, told: str
 ) -> None:
     monkeypatch.setenv("SHRINKBOARD_SSH_PYTHON", far_python(tmp_path, script))
-    monkeypatch.setattr(ssh, "ANSWER_BYTES", 1000)
+    if script.startswith("cat"):
+        monkeypatch.setattr(ssh, "ANSWER_BYTES", 1000)
     with pytest.raises(InputError, match=re.escape(told)) as refusal:
         ssh.ask(ssh.Description, "describe", seconds=1.0 if script.startswith("sleep") else 20.0)
     assert str(refusal.value).isprintable() and HOST not in str(refusal.value)
+
+
+MEASURED = {
+    "ratio": 0.5,
+    "low": 0.4,
+    "high": 0.6,
+    "found_calm": True,
+    "reference": 1e-3,
+    "samples": {},
+    "telemetry": {},
+    "ran": "",
+}
+
+
+def test_a_ratio_lies_in_its_interval(ssh: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, dense = ssh.SshOnnxRuntime(QUICK), sample_deployable()
+
+    def cost(**changed: float) -> sb.Cost:
+        monkeypatch.setenv("SHRINKBOARD_SSH_PYTHON", far_python(tmp_path, f"echo '{json.dumps(MEASURED | changed)}'"))
+        return model.cost(dense, sb.Reference(dense, 2.0))
+
+    for interval in ({}, {"low": 0.5, "high": 0.5}):
+        found = cost(**interval)
+        assert found.figures["latency"].value == 1.0 and found.speedup.value == 2.0
+    for wrong in (
+        {"low": 0.51},
+        {"high": 0.49},
+        {"low": 0.6, "high": 0.4},
+        {"ratio": 1e-320, "low": 1e-320},
+        {"ratio": 1e308, "high": 1e308},
+        {"reference": 10**400},
+    ):
+        with pytest.raises(InputError, match="got an answer of another form") as refusal:
+            cost(**wrong)
+        assert "\n" not in str(refusal.value)
+
+
+def test_outputs_are_a_row_an_image(ssh: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, dense = ssh.SshOnnxRuntime(QUICK), sample_deployable()
+
+    def predict(shape: list[int], values: int) -> np.ndarray:
+        answer = json.dumps({"shape": shape, "values": base64.b64encode(bytes(4 * values)).decode()})
+        monkeypatch.setenv("SHRINKBOARD_SSH_PYTHON", far_python(tmp_path, f"echo '{answer}'"))
+        return model.predict(dense, torch.zeros(2, 3, 16, 16))
+
+    assert predict([2, 10], 20).shape == (2, 10)
+    for shape, values in (
+        ([1, 10], 10),
+        ([20], 20),
+        ([3, 10], 30),
+        ([2, 10], 10),
+        ([2, 0], 0),
+        ([-2, -10], 20),
+        ([2, -1], 20),
+        ([2, 10**30], 20),
+        ([2, 10] + [1] * 100, 20),
+        ([], 1),
+    ):
+        with pytest.raises(InputError, match=r"got outputs that are not 2 rows|got an answer of another form"):
+            predict(shape, values)
+
+
+def test_what_an_exception_there_says_is_not_told(ssh: ModuleType) -> None:
+    with pytest.raises(InputError, match="meets KeyError on the other machine") as refusal:
+        ssh.ask(ssh.Description, f"{getpass.getuser()}@{HOST}")  # a question that it does not know: KeyError of that
+    assert HOST not in str(refusal.value)
+
+
+def test_a_lock_that_cannot_be_had_there_is_said(
+    ssh: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, dense = ssh.SshOnnxRuntime(QUICK), sample_deployable()
+    (tmp_path / f"shrinkboard-{os.getuid()}-cpu.lock").mkdir()
+    python = far_python(tmp_path, f'export TMPDIR={tmp_path}; exec {sys.executable} "$@"')
+    monkeypatch.setenv("SHRINKBOARD_SSH_PYTHON", python)
+    with pytest.raises(InputError, match="cannot have the lock of the other machine"):
+        model.cost(dense, sb.Reference(dense, 1.0))
 
 
 def test_what_a_login_script_prints_is_passed_over(
@@ -302,6 +389,6 @@ def test_a_machine_that_cannot_be_reached_is_one_line(monkeypatch: pytest.Monkey
 
 def test_a_graph_that_the_far_runtime_refuses_is_one_line(ssh: ModuleType) -> None:
     parts = [b"no graph", b"no graph", bytes(4 * 3 * 16 * 16)]
-    with pytest.raises(InputError, match="is told by the other machine: InvalidProtobuf") as refusal:
+    with pytest.raises(InputError, match="meets InvalidProtobuf on the other machine") as refusal:
         ssh.ask(ssh.Measurement, "measure", parts, shape=[1, 3, 16, 16], effort=asdict(QUICK), level=None)
     assert "\n" not in str(refusal.value)

@@ -74,7 +74,7 @@ def test_references_are_frozen_by_the_first(store: Store) -> None:
     assert store.freeze_reference("w", "k", first) == first
     assert store.freeze_reference("w", "k", Reference(2e-3, 0.8)) == first
     assert store.reference("w", "k") == first
-    for bad in (Reference(0.0, 0.9), Reference(float("nan"), 0.9), Reference(1.0, 1.5)):
+    for bad in (Reference(0.0, 0.9), Reference(float("nan"), 0.9), Reference(1.0, 1.5), Reference(1.0, 0.5, 0.0)):
         with pytest.raises(LeaderboardError):
             store.freeze_reference("w", "k2", bad)
 
@@ -207,7 +207,8 @@ def test_a_storage_of_version_2_learns_of_the_throughput(tmp_path: Path) -> None
         connection.executescript("ALTER TABLE sb_references DROP COLUMN throughput; UPDATE sb_meta SET value = '2'")
     with Store(file, create=False) as store:
         assert store.reference("w", "k") == Reference(1e-3, 0.9, None)
-        assert store.freeze_reference("w", "k2", Reference(1e-3, 0.9, 5.0)).throughput == 5.0
+        assert store.freeze_reference("w", "k", Reference(2e-3, 0.8, 5.0)) == Reference(1e-3, 0.9, 5.0)
+        assert store.freeze_reference("w", "k", Reference(2e-3, 0.8, 6.0)) == Reference(1e-3, 0.9, 5.0)
 
 
 def test_all_spellings_of_a_file_are_one_storage(tmp_path: Path) -> None:

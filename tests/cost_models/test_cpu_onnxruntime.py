@@ -123,6 +123,7 @@ def test_a_noisy_machine_is_tried_twice_and_then_marked(network, deploy, monkeyp
     monkeypatch.setattr(measured.Telemetry, "read", stolen)
     cost = model.cost(dense, Reference(dense, 1.0))
     assert cost.unstable and len(read) == 2
+    assert cost.telemetry["attempts"] == 2 and {"latency_first", "latency_first_reference"} <= set(cost.samples)
 
 
 def test_a_network_that_does_not_export_is_one_line(model, deploy, network):

@@ -8,7 +8,9 @@ import contextlib
 import gc
 import itertools
 import pickle
+import tempfile
 import time
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +24,7 @@ from torch.sparse._semi_structured_conversions import sparse_semi_structured_fro
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cost_models import GpuTorch, Reference, check_cost_model, gpu, gpu_torch, target
+from cost_models.machine import exclusive
 from cost_models.power.meter import NoMeter
 from cost_models.testing import sample_deployable
 from cost_models.timing import Effort
@@ -247,6 +250,19 @@ def test_a_session_keeps_what_its_graph_reads(network, deploy):
         np.testing.assert_allclose(first, deployable.module(torch.from_numpy(images)), rtol=1e-4, atol=1e-5)
 
 
+def test_what_is_queued_is_kept_until_it_has_ended(network, deploy):
+    model = OnProcessor()
+    session = model._program(deploy(network("plain"))).session(1, 1)
+    session.run()
+    kept = weakref.ref(session)
+    del session
+    gc.collect()
+    assert kept() is not None
+    model._clock().wait()
+    gc.collect()
+    assert kept() is None
+
+
 def test_a_network_that_does_not_run_is_one_line(network, deploy):
     dense = deploy(network("plain"))
     with pytest.raises(InputError, match=r"gpu-torch.*does not run") as caught:
@@ -307,6 +323,30 @@ def test_from_the_picture_on_it_is_timed_by_the_wall_clock(network, deploy):
     dense = deploy(network("plain"))
     cost = OnProcessor(QUICKEST, QUICKEST, image=(320, 240)).cost(dense, Reference(dense, 1.0))
     assert 0 < cost.telemetry["input_share"] <= 1
+
+
+@pytest.mark.parametrize(("image", "held"), [(None, {"gpu"}), ((64, 48), {"gpu", "cpu"})])
+def test_who_times_by_the_wall_clock_holds_the_cpu_too(image, held, network, deploy, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where others that measure hold nothing
+    seen = []
+
+    class Asks(OnProcessor):
+        def _telemetry(self):
+            seen.append({name for name, device in (("cpu", "cpu"), ("gpu", self.device)) if is_held(device)})
+            return super()._telemetry()
+
+    dense = deploy(network("plain"))
+    Asks(QUICKEST, QUICKEST, image=image).cost(dense, Reference(dense, 1.0))
+    assert seen and all(found == held for found in seen)
+    assert not is_held("cpu")
+
+
+def is_held(device):
+    try:
+        with exclusive(device, timeout=0):
+            return False
+    except InputError:
+        return True
 
 
 def test_energy_is_absent_with_a_reason(network, deploy):
@@ -416,6 +456,37 @@ def test_predict_on_a_card(precision, error, module, deploy):
         expected = module(images).numpy()
     found = target(f"gpu-torch:precision={precision}").predict(deployable, images)
     assert abs(found - expected).max() <= error * abs(expected).max()
+
+
+class Waits(nn.Module):
+    """Its work waits for the GPU: always, or by a call that torch does not watch, while it is captured only."""
+
+    def __init__(self, capturing):
+        super().__init__()
+        self.capturing, self.head = capturing, nn.Linear(3 * 256, 5)
+
+    def forward(self, x):
+        if self.capturing and x.is_cuda and torch.cuda.is_current_stream_capturing():
+            torch.cuda.synchronize()
+        elif not self.capturing and x.is_cuda and x.sum().item() > 1e9:
+            x = -x
+        return self.head(x.flatten(1))
+
+
+@card
+@pytest.mark.parametrize("capturing", [False, True])
+def test_a_network_that_cannot_be_captured_leaves_the_card_as_it_was(capturing, network, deploy):
+    good = deploy(network("plain"))
+    dense = replace(good, module=Waits(capturing).eval())
+    before = torch.cuda.current_stream(), torch.cuda.get_sync_debug_mode()
+    model = target("gpu-torch")
+    with pytest.raises(InputError, match="Waits does not run") as caught:
+        model.predict(dense, dense.example)
+    assert "\n" not in str(caught.value) and capturing != ("synchronizing" in str(caught.value))
+    assert (torch.cuda.current_stream(), torch.cuda.get_sync_debug_mode()) == before
+    with torch.no_grad():
+        expected = good.module(good.example).numpy()
+    np.testing.assert_allclose(model.predict(good, good.example), expected, atol=1e-4 * abs(expected).max())
 
 
 @card

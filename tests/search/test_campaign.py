@@ -9,7 +9,9 @@ from pathlib import Path
 import optuna
 import pytest
 
-from leaderboard import Store
+from cost_models import Counts, Frozen
+from cost_models import Reference as Measured
+from leaderboard import Reference, Store
 from search import Campaign, Subject, Summary, run_campaign
 from strategies import Plan
 from strategies.uniform import Uniform
@@ -223,3 +225,26 @@ def test_the_same_seed_gives_the_same_plans(tmp_path: Path, digits: Dense) -> No
             run(store, evaluator, trials=12, campaign=campaign(("l1",)))
         runs.append([job.plan for job in evaluator.jobs])
     assert runs[0] == runs[1]
+
+
+def test_a_study_is_not_resumed_on_another_machine(
+    store: Store, digits: Dense, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(store, FakeEvaluator(digits), trials=2)
+    monkeypatch.setattr(Counts, "key", property(lambda self: "counts@elsewhere"))
+    with pytest.raises(InputError, match=r"measured as counts, this machine and its runtime are counts@elsewhere"):
+        run(store, FakeEvaluator(digits), resume=True)
+
+
+def test_a_reference_from_before_throughputs_were_frozen_gets_one_and_keeps_its_latency(
+    store: Store, digits: Dense, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator = FakeEvaluator(digits)
+    name, key = digits.workload.name, "counts"
+    store.freeze_reference(name, key, Reference(1e-3, 0.9))
+    monkeypatch.setattr(Counts, "kind", "measured")
+    monkeypatch.setattr(Counts, "figures", (*Counts.figures, "throughput"))
+    monkeypatch.setattr(Counts, "freeze", lambda self, dense: Measured(dense, 2e-3, 700.0))
+    run(store, evaluator, trials=2)
+    assert store.reference(name, key) == Reference(1e-3, 0.9, 700.0)
+    assert evaluator.frozen == {"counts": Frozen(1e-3, 700.0)}

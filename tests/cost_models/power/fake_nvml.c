@@ -52,6 +52,9 @@ typedef struct {
 #define POWER_INSTANT 186
 #define CARD ((nvmlDevice_t)(intptr_t)0x5ca1ab1e)
 #define UUID "GPU-5ca1ab1e-0000-4000-8000-000000000001"
+/* A slice of another, partitioned card: it tells that it is one, and of what is metered here nothing. */
+#define SLICE ((nvmlDevice_t)(intptr_t)0x511ce)
+#define SLICE_UUID "MIG-5ca1ab1e-0000-4000-8000-000000000002"
 #define NAME "Fake Card 9000"
 #define DRIVER "999.99"
 
@@ -177,8 +180,9 @@ nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned int index, nvmlDevice_t *dev
 
 nvmlReturn_t nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t *device) {
     if (!initialised) return UNINITIALIZED;
-    if (strcmp(uuid, UUID)) return NOT_FOUND;
-    *device = CARD;
+    if (!strcmp(uuid, UUID)) *device = CARD;
+    else if (!strcmp(uuid, SLICE_UUID)) *device = SLICE;
+    else return NOT_FOUND;
     return asked(__func__);
 }
 
@@ -199,8 +203,9 @@ nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned int *current, un
 }
 
 nvmlReturn_t nvmlDeviceIsMigDeviceHandle(nvmlDevice_t device, unsigned int *is) {
+    *is = device == SLICE;
+    if (*is) return SUCCESS;
     ANSWER(device);
-    *is = 0;
     return SUCCESS;
 }
 

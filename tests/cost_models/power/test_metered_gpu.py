@@ -1,12 +1,15 @@
 """A GPU target with NVML beside it: the real binding on the fake library, the stand-in for the GPU itself."""
 
 import pytest
+import torch
 from gpu_stand_in import OnProcessor, Processor
 
-from cost_models import Reference
+from cost_models import Reference, doctor
+from cost_models.machine import exclusive
 from cost_models.power.energy import EnergyEffort
 from cost_models.testing import sample_deployable
 from cost_models.timing import Effort
+from workloads import InputError
 
 QUICK = Effort(goal=0.5, budget=0.3, pairs=10)
 SW_POWER_CAP = 0x4
@@ -54,6 +57,28 @@ def test_without_permission_they_are_not_and_the_telemetry_says_so(card):
     assert model.cost().telemetry["clocks_locked"] == 0
 
 
+def test_latencies_at_locked_and_at_free_clocks_are_filed_apart(card):
+    model = OnFakeCard(card())
+    locked = model.key
+    assert model.runtime()["clocks"] == "locked" and not any(model.card.locked())
+    assert model.cost().target == locked
+    other = OnFakeCard(card())
+    other.card.fail("nvmlDeviceSetGpuLockedClocks", 4)
+    free = other.key
+    assert free != locked and other.runtime()["clocks"] == "free"
+    assert other.cost().target == free
+
+
+def test_the_key_frees_no_clocks_that_another_measurement_holds(card, monkeypatch):
+    model = OnFakeCard(card())
+    monkeypatch.setattr("cost_models.gpu.exclusive", lambda device: exclusive(device, timeout=0.1))
+    with exclusive(model.device), model._nvml().lock_clocks():
+        with pytest.raises(InputError, match=f"{model.device} has been measured on"):
+            model.key  # noqa: B018  # which asks for the clocks
+        assert any(model.card.locked())
+    assert model.runtime()["clocks"] == "locked"
+
+
 def test_a_card_at_its_power_limit_is_unstable(card):
     model = OnFakeCard(card())
     model.card.library.fake_clock(1200, SW_POWER_CAP)
@@ -75,3 +100,24 @@ def test_a_card_that_is_lost_tells_nothing_more(card):
     model.card.fail("nvmlDeviceGetClockInfo", 15)
     cost = model.cost()
     assert cost.telemetry["sm_clock"] is None and cost.figures["latency"].value
+
+
+def test_the_doctor_asks_for_the_card_that_torch_uses(card, monkeypatch):
+    class Slice(Processor):
+        uuid = "GPU-5ca1ab1e-0000-4000-8000-000000000002"
+
+    def told():
+        (gpu,) = (ability for ability in doctor._meters() if ability.what == "energy of a GPU")
+        return gpu
+
+    card()
+    for accelerator, possible in ((OnFakeCard.accelerator, True), (Slice(), False)):
+        monkeypatch.setattr(doctor, "cuda", lambda found=accelerator: found)
+        assert told().possible == possible
+    assert "MIG" in told().remark
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_torch_on_a_card_the_doctor_asks_for_the_first(card):
+    card()
+    assert doctor.Ability("energy of a GPU", True, "nvml, Fake Card 9000") in doctor._meters()

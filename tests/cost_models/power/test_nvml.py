@@ -17,6 +17,7 @@ from cost_models.power.nvml import NvmlDevice, nvml_device  # noqa: E402
 from .simulated import measured  # noqa: E402
 
 UUID = "GPU-5ca1ab1e-0000-4000-8000-000000000001"
+SLICE = "5ca1ab1e-0000-4000-8000-000000000002"
 ENERGY, INSTANT = "nvmlDeviceGetTotalEnergyConsumption", "NVML_FI_DEV_POWER_INSTANT"
 NOT_SUPPORTED, NO_PERMISSION, LOST = 3, 4, 15
 QUICK = EnergyEffort(cool_down=1.0)
@@ -71,7 +72,14 @@ def test_a_card_is_found_by_its_uuid(card, uuid):
 def test_a_card_that_is_not_there_is_named(card):
     card()
     assert reason(index=3) == "NVML: no GPU of index 3"
-    assert reason(uuid="GPU-other") == "NVML: no GPU of UUID GPU-other"
+    assert reason(uuid="GPU-0ther") == "NVML: no GPU of the UUID that CUDA tells"  # who reads an entry need not know it
+
+
+@pytest.mark.parametrize("prefix", ["MIG-", "GPU-", ""])
+def test_a_slice_of_a_card_is_found_and_is_no_meter(card, prefix):
+    card()
+    told = reason(uuid=prefix + SLICE)
+    assert "MIG" in told and "nvidia-smi -mig 0" in told and SLICE not in told
 
 
 @pytest.mark.parametrize("seconds", [0.0007, 0.02, 0.31])

@@ -86,8 +86,8 @@ def _target_row(name: str) -> dict[str, Any]:
         return row | {"summary": str(error)}
     if isinstance(model, MeasuredTarget):
         row["options"] = described(model.options)
-        if missing := model.missing():
-            return row | {"summary": missing}
+    if missing := model.missing():
+        return row | {"summary": missing}
     return row | {"kind": model.kind, "summary": model.summary, "figures": list(model.figures), "key": model.key}
 
 

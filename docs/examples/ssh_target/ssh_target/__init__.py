@@ -8,6 +8,7 @@ the user's own. Logging in must need no password. None of the three reaches a ke
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -18,11 +19,11 @@ import threading
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import numpy as np
 import onnx
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 from torch import Tensor
 
 import shrinkboard as sb
@@ -32,9 +33,9 @@ SECONDS = 60.0
 """That an answer may take, the time to measure and to wait for another measurement apart."""
 LOCK_SECONDS = 600.0
 """As in the worker."""
-ANSWER_BYTES = 256 * 2**20
+ANSWER_BYTES = 64 * 2**20
 PREDICT_BATCH = 64
-WIDTH_LIMIT = 3.0
+WIDTH_LIMIT = 2.0
 """Times the goal for the interval's half width: a wider one is measured again, and then marked unstable."""
 FP32, INT8 = sb.Format("float", 32), sb.Format("int", 8)
 
@@ -127,13 +128,23 @@ class SshOnnxRuntime(sb.CostModel):
         found = ask(Outputs, "predict", [graph, images.astype(np.float32).tobytes()], shape=list(images.shape))
         try:
             values = np.frombuffer(base64.b64decode(found.values, validate=True), np.float32)
+            if found.shape[0] != len(images):
+                raise ValueError
             return values.reshape(found.shape)
         except ValueError:
-            raise _failure("answered with outputs that are not of the shape it says") from None
+            raise _failure(
+                f"got outputs that are not {len(images)} rows in the shape that they are said to have"
+            ) from None
 
 
 class _Answer(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+
+class Failure(_Answer):
+    """The type of an exception there; what it says may name the host."""
+
+    error: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")
 
 
 class Description(_Answer):
@@ -144,24 +155,34 @@ class Description(_Answer):
     exact_int8: bool
 
 
+Positive = Annotated[float, Field(gt=1e-30, lt=1e30)]
+"""Products and inverses are finite too."""
+
+
 class Measurement(_Answer):
     """What the far machine measured: seconds, and ratios of candidate to reference with their interval."""
 
-    ratio: float = Field(gt=0)
-    low: float = Field(gt=0)
-    high: float = Field(gt=0)
+    ratio: Positive
+    low: Positive
+    high: Positive
     found_calm: bool
-    reference: float = Field(gt=0)
+    reference: Positive
     samples: dict[str, list[list[float]]] = Field(max_length=4)
     telemetry: dict[str, float | None] = Field(max_length=64)
     ran: str
     """The candidate's graph as the far runtime optimised it, without weights, in base64."""
 
+    @model_validator(mode="after")
+    def _ratio_lies_in_its_interval(self) -> Self:
+        if not self.low <= self.ratio <= self.high:
+            raise ValueError
+        return self
+
 
 class Outputs(_Answer):
-    """Float32 values in base64."""
+    """Float32 values in base64, a row an image."""
 
-    shape: list[int]
+    shape: list[PositiveInt] = Field(min_length=1, max_length=8)
     values: str
 
 
@@ -183,24 +204,24 @@ def ask(kind: type[Answer], do: str, parts: Sequence[bytes] = (), seconds: float
         raise _failure("cannot reach or log in to the machine of SHRINKBOARD_SSH_HOST; try it with ssh by hand")
     if code in (126, 127):
         raise _failure("finds no Python there; set SHRINKBOARD_SSH_PYTHON to one in which shrinkboard is installed")
-    # What a login script prints comes before the answer.
-    lines = said.strip().rsplit(b"\n", 1)
     if code != 0:
         raise _failure("finds no shrinkboard there; install the one of this machine in the Python that it runs")
+    # What a login script prints comes before the answer.
+    answer = said.strip().rsplit(b"\n", 1)[-1]
     try:
-        answer = json.loads(lines[-1])
-    except ValueError:
-        raise _failure("got an answer that is no JSON; run no other output in the login script there") from None
-    if isinstance(answer, dict) and isinstance(answer.get("error"), str):
-        told = "".join(sign for sign in answer["error"][:300] if sign.isprintable()).replace(host, "…")
-        raise _failure(f"is told by the other machine: {told}")
-    try:
-        return kind.model_validate_json(lines[-1])
+        return kind.model_validate_json(answer)
     except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"])) or "as a whole"
-        raise _failure(
-            f"got an answer of another form ({where}); install the same shrinkboard there and here"
-        ) from None
+        broken = error.errors()[0]
+    with contextlib.suppress(ValidationError):
+        failed = Failure.model_validate_json(answer).error
+        if failed == "InputError":  # of all that runs there only the lock raises it
+            raise _failure("cannot have the lock of the other machine; let the measurement there end")
+        raise _failure(f"meets {failed} on the other machine; install the same shrinkboard there and here")
+    if broken["type"] == "json_invalid":
+        raise _failure("got an answer that is no JSON; run no other output in the login script there")
+    # Names that are not ours may be the host's.
+    where = next((name for name in broken["loc"][:1] if name in kind.model_fields), "as a whole")
+    raise _failure(f"got an answer of another form ({where}); install the same shrinkboard there and here")
 
 
 def _run(command: Sequence[str], parts: Sequence[bytes], seconds: float) -> tuple[bytes, int]:

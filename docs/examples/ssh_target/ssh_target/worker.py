@@ -104,7 +104,8 @@ def main() -> None:
         with contextlib.redirect_stdout(sys.stderr):
             answer = {"describe": describe, "measure": measure, "predict": predict}[question["do"]](question, parts)
     except Exception as error:
-        answer = {"error": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"}
+        # What it says may name this host.
+        answer = {"error": type(error).__name__}
     print(json.dumps(answer), flush=True)
 
 

@@ -397,7 +397,7 @@ def _meters() -> Iterator[Ability]:
     try:
         gpu = nvml_device(uuid=cuda().uuid)
     except InputError:
-        gpu = nvml_device()  # torch sees no GPU; a driver without one may still be worth a word
+        gpu = nvml_device()  # a card that torch does not use may be metered all the same
     yield (
         Ability("energy of the CPU", False, cpu.reason)
         if isinstance(cpu, NoMeter)

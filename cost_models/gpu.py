@@ -301,8 +301,8 @@ class GpuTarget(MeasuredTarget):
 
     Latency is GPU time between two events round a replay of a CUDA graph. With `image`, everything from the decoding on
     is timed by the wall clock instead, and the CPU is kept to ourselves as well. The runtime says whether clocks are
-    `locked` or `free`, for latencies of the two do not compare. Energy is that of warm runs; of a cold one it cannot be told from that of
-    emptying the cache.
+    `locked` or `free`, for latencies of the two do not compare. Energy is that of warm runs; of a cold one it cannot be
+    told from that of emptying the cache.
     """
 
     options: ClassVar[Mapping[str, Option]] = {**MeasuredTarget.options, "cache": one_of("warm", "cold")}

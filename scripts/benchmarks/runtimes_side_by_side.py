@@ -57,6 +57,7 @@ def main() -> None:
     for name in names:
         with ten_classes() as folder:
             chosen = workload(name, data_dir=folder if name.startswith("folder/") else None)
+            torch.manual_seed(0)
             module = chosen.build().eval()
         measure_workload(name, deployables(module, chosen.input_shape), runtimes, results, kept)
     text = page(results, arguments.out.name if arguments.out else "runtimes_side_by_side")

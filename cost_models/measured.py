@@ -91,14 +91,15 @@ class MeasuredTarget(CostModel):
     read of its noise and its power; everything else stands here.
 
     Latency = measured ratio to the reference × the reference's frozen latency. Throughput is frozen alike: a batch of
-    the candidate is timed beside one of the reference. (Beside single images it varied by 8 % for ResNet-20, 0.6 % so:
-    a batch does not fit into the caches, which a neighbour shares.) Energy is of one
-    inference at batch 1, of the whole device; `net_energy` is without what the device draws when idle. Telemetry says
-    besides what the device tells of its noise: `calm`, the share of pairs that count; `reference_slowdown`, the calm
-    reference of this measurement ÷ its frozen latency; `attempts`, 2 where a disturbed measurement was repeated;
-    `throughput_batch` and `throughput_calm`; and `latency_p90` and `latency_p99` of the candidate in calm or not, as
-    normalised as the latency, where there are enough samples of single inferences. On one CPU thread these are CPU
-    time: what other processes' turns add is not in them.
+    the candidate is timed beside one of the reference. (Beside single images it varied by 8 % for ResNet-20, by 0.5 %
+    so.) Energy is of one inference at batch 1, of the whole device; `net_energy` is without what the device draws when
+    idle.
+
+    Telemetry says besides what the device tells of its noise: `calm`, the share of pairs that count;
+    `reference_slowdown`, the calm reference of this measurement ÷ its frozen latency; `attempts`, 2 where a disturbed
+    measurement was repeated; `throughput_batch` and `throughput_calm`; and `latency_p90` and `latency_p99` of the
+    candidate in calm or not, in s and as normalised as the latency, where there are enough samples of single
+    inferences. On one CPU thread these are CPU time: what other processes' turns add is not in them.
 
     With `image`, (width, height) of a picture, everything timed begins with a JPEG of that size: decode, resize,
     normalise, copy to the network, and fetch the output. `input_share` in the telemetry then is the share of the
@@ -230,35 +231,31 @@ class MeasuredTarget(CostModel):
         frozen, digest = reference.latency, _digest(reference.deployable)
         dense, program = self._program(reference.deployable, digest), self._program(candidate)
         levels = self._levels(digest, 1)
-        one, beside = (
-            partial(self._run, runs, network, 1)
-            for runs, network in ((program, candidate), (dense, reference.deployable))
-        )
         batch = throughput_batch(frozen)
+
+        def sides(size: int) -> tuple[Prepare, Prepare]:
+            return partial(self._run, program, candidate, size), partial(self._run, dense, reference.deployable, size)
+
         if reference.throughput is not None:
             # Some runtimes compile for a batch when it first comes, which is no work for the time the device is ours.
-            for runs, network in ((program, candidate), (dense, reference.deployable)):
-                self._run(runs, network, batch)()
+            for prepare in sides(batch):
+                prepare()()
         with exclusive(self.device), self._quiet() as quiet:
-            single = self._compared(one, beside, self.effort, levels.known() or frozen, quiet)
+            single = self._compared(*sides(1), self.effort, levels.known() or frozen, quiet)
             if not single.unstable:
                 levels.seen(single.reference_seconds)
             many = None
             if reference.throughput is not None:
-                many = self._compared(
-                    partial(self._run, program, candidate, batch),
-                    partial(self._run, dense, reference.deployable, batch),
-                    self.throughput_effort,
-                    self._levels(digest, batch).known() or batch / reference.throughput,
-                    quiet,
-                )
+                levels = self._levels(digest, batch)
+                level = levels.known() or batch / reference.throughput
+                many = self._compared(*sides(batch), self.throughput_effort, level, quiet)
                 if not many.unstable:
-                    self._levels(digest, batch).seen(many.reference_seconds)
+                    levels.seen(many.reference_seconds)
             share = {}
             if self.image:
                 decode = partial(_decoder, candidate, self.image)
                 # Beside the whole of it: timed alone it would be set against the latency of another moment.
-                part = compare(decode, one, self.throughput_effort, None, quiet.move, timer=quiet.timer)
+                part = compare(decode, sides(1)[0], self.throughput_effort, None, quiet.move, timer=quiet.timer)
                 share["input_share"] = min(part.ratio, 1.0)
             energy = self._energy(program, candidate)
         found = single.found
@@ -293,18 +290,22 @@ class MeasuredTarget(CostModel):
         )
 
     def _compared(
-        self, candidate: Prepare, reference: Prepare, effort: Effort, level: float | None, quiet: Quiet
+        self,
+        candidate: Prepare,
+        reference: Prepare,
+        effort: Effort,
+        level: float | None,
+        quiet: Quiet,
+        first: _Compared | None = None,
     ) -> _Compared:
         """Both sides timed; a disturbed measurement is repeated once, with more patience: most end within seconds."""
         telemetry = self._telemetry()
         found = compare(candidate, reference, effort, level, quiet.move, timer=quiet.timer)
-        first = _Compared(found, noise := telemetry.read(), _is_unstable(found, effort, noise))
-        if not first.unstable:
-            return first
-        patient, telemetry = replace(effort, budget=2 * effort.budget), self._telemetry()
-        found = compare(candidate, reference, patient, level, quiet.move, timer=quiet.timer)
         noise = telemetry.read()
-        return _Compared(found, noise, _is_unstable(found, patient, noise), first)
+        result = _Compared(found, noise, _is_unstable(found, effort, noise), first)
+        if not result.unstable or first is not None:
+            return result
+        return self._compared(candidate, reference, replace(effort, budget=2 * effort.budget), level, quiet, result)
 
     def _throughput(self, frozen: float | None, many: _Compared | None) -> Figure:
         if frozen is None or many is None:

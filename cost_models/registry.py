@@ -51,9 +51,9 @@ def target(name: str) -> CostModel:
 
         return Fpga(load_fpga(Path(name.removeprefix("fpga:"))))
     base, colon, text = name.partition(":")
-    if base in MEASURED:
+    if base in MEASURED and colon:
         kind = _measured(base)
-        return kind(**parse_options(base, text, kind.options)) if colon else kind()
+        return kind(**parse_options(base, text, kind.options))
     if name in _builtin():
         return _builtin()[name]()
     if name in _plugins():
@@ -71,7 +71,7 @@ def _builtin() -> dict[str, Callable[[], CostModel]]:
 
     return {
         "counts": partial(_create, "counts", "Counts"),
-        **{name: partial(_create, *MEASURED[name]) for name in MEASURED},
+        **{name: partial(_create, *place) for name, place in MEASURED.items()},
         **{f"roofline-{device}": partial(_device, device) for device in device_names()},
         **{f"fpga-{device}": partial(_fpga, device) for device in fpga_names()},
     }

@@ -50,7 +50,8 @@ DRIFT = 0.005
 """Standard deviation between measurements of one ratio, relative to it, beyond what the blocks of one measurement show.
 
 Four runs of scripts/benchmarks/latency_repeatability.py, 160 measurements in all, gave 0.0039 to 0.0058; it is printed
-there as "beyond the blocks". Intervals without it held the long-run value in 57 to 84 % of the cases.
+there as "beyond the blocks". Three runs on a quieter machine gave 0.003 later. Intervals without it held the long-run
+value in 57 to 84 % of the cases.
 """
 
 

@@ -8,13 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pynvml = pytest.importorskip("pynvml", reason="needs nvidia-ml-py")
+from cost_models.power.energy import EnergyEffort
+from cost_models.power.meter import MeterError, NoMeter
+from cost_models.power.nvml import NvmlDevice, nvml_device
 
-from cost_models.power.energy import EnergyEffort  # noqa: E402
-from cost_models.power.meter import MeterError, NoMeter  # noqa: E402
-from cost_models.power.nvml import NvmlDevice, nvml_device  # noqa: E402
-
-from .simulated import measured  # noqa: E402
+from .simulated import measured
 
 UUID = "GPU-5ca1ab1e-0000-4000-8000-000000000001"
 SLICE = "5ca1ab1e-0000-4000-8000-000000000002"

@@ -1,4 +1,4 @@
-"""An NVIDIA GPU as a device: CUDA graphs timed by events, clocks locked where that is allowed, metered by NVML.
+"""An NVIDIA GPU as a device: CUDA graphs timed by events, clocks as they are or locked on request, metered by NVML.
 
 The little that is asked of CUDA itself is `Accelerator`; all else here runs, and is tested, on machines without a GPU.
 No card was at hand when this was written: `Cuda` follows torch's documentation and has not run yet.
@@ -262,13 +262,12 @@ class GpuSession(Session):
 
 
 class GpuTelemetry(Telemetry):
-    """Besides what the CPU tells, the GPU's `sm_clock_before` and `sm_clock` in Hz, `clocks_locked`, `throttle_reasons`
-    as NVML's bits, `throttled` (1 where heat, power or hardware slowed it, at the start or the end) and `celsius`."""
+    """Besides what the CPU tells, the GPU's `sm_clock_before` and `sm_clock` in Hz, `throttle_reasons` as NVML's bits,
+    `throttled` (1 where heat, power or hardware slowed it, at the start or the end) and `celsius`."""
 
-    def __init__(self, gpu: NvmlDevice | NoMeter, locked: bool = False) -> None:
+    def __init__(self, gpu: NvmlDevice | NoMeter) -> None:
         super().__init__()
         self._gpu = None if isinstance(gpu, NoMeter) else gpu
-        self._locked = locked
         self._before = self._seen()
 
     def read(self) -> dict[str, float | None]:
@@ -276,7 +275,6 @@ class GpuTelemetry(Telemetry):
         return super().read() | {
             "sm_clock_before": self._before["sm_clock"],
             "sm_clock": now["sm_clock"],
-            "clocks_locked": float(self._locked),
             "throttle_reasons": _either(self._before["throttle_reasons"], now["throttle_reasons"]),
             "throttled": _either(self._before["throttled"], now["throttled"]),
             "celsius": now["celsius"],
@@ -300,12 +298,17 @@ class GpuTarget(MeasuredTarget):
     """A runtime on torch's current CUDA device, timed on the GPU; `cache` says what lies in its L2 before a run.
 
     Latency is GPU time between two events round a replay of a CUDA graph. With `image`, everything from the decoding on
-    is timed by the wall clock instead, and the CPU is kept to ourselves as well. The runtime says whether clocks are
-    `locked` or `free`, for latencies of the two do not compare. Energy is that of warm runs; of a cold one it cannot be
+    is timed by the wall clock instead, and the CPU is kept to ourselves as well. With `clocks=locked` the GPU keeps one
+    clock while it is measured on, which changes it for everyone who uses the card and only root may; otherwise its
+    clocks are left as they are, and the telemetry tells them. Energy is that of warm runs; of a cold one it cannot be
     told from that of emptying the cache.
     """
 
-    options: ClassVar[Mapping[str, Option]] = {**MeasuredTarget.options, "cache": one_of("warm", "cold")}
+    options: ClassVar[Mapping[str, Option]] = {
+        **MeasuredTarget.options,
+        "cache": one_of("warm", "cold"),
+        "clocks": one_of("free", "locked"),
+    }
 
     def __init__(self, *efforts: Any, **options: Any) -> None:
         super().__init__(*efforts, **options)
@@ -316,11 +319,9 @@ class GpuTarget(MeasuredTarget):
             )
         self._own_clock: GpuClock | None = None
         self._own_nvml: NvmlDevice | NoMeter | None = None
-        self._locked: bool | None = None
-        """Whether this user may hold the GPU's clocks; None until it was tried."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_own_clock": None, "_own_nvml": None, "_locked": None}
+        return super().__getstate__() | {"_own_clock": None, "_own_nvml": None}
 
     @property
     def device(self) -> str:  # type: ignore[override]  # asked anew in every process: it may see another GPU
@@ -352,15 +353,7 @@ class GpuTarget(MeasuredTarget):
         if found is None:
             return told | {"gpu": "none"}
         driver = "unknown" if isinstance(nvml, NoMeter) else nvml.driver
-        clocks = "locked" if self._locks() else "free"
-        return told | {"gpu": found.name, "driver": driver, "clocks": clocks, **found.versions}
-
-    def _locks(self) -> bool:
-        if self._locked is None:
-            # Alone, for the end of the trial frees clocks that another process may hold while it measures.
-            with exclusive(self.device), _held_clocks(self._nvml()) as self._locked:
-                pass
-        return self._locked
+        return told | {"gpu": found.name, "driver": driver, "clocks": self.settings["clocks"], **found.versions}
 
     @contextlib.contextmanager
     def _quiet(self) -> Iterator[Quiet]:
@@ -370,11 +363,26 @@ class GpuTarget(MeasuredTarget):
                 # After the GPU, and targets on the CPU take the CPU alone: no two wait for each other.
                 undone.enter_context(exclusive("cpu"))
                 quiet = Quiet(undone.enter_context(pinned()).move, time.perf_counter)
-            self._locked = undone.enter_context(_held_clocks(self._nvml()))
+            if self.settings["clocks"] == "locked":
+                undone.enter_context(self._locked_clocks())
             yield quiet
 
+    @contextlib.contextmanager
+    def _locked_clocks(self) -> Iterator[None]:
+        nvml = self._nvml()
+        try:
+            if isinstance(nvml, NoMeter):
+                raise MeterError(nvml.reason)
+            held = nvml.lock_clocks()
+        except MeterError as error:
+            raise InputError(
+                f"target {self.name}: the clocks cannot be locked ({error}); run as root, or leave clocks=locked out"
+            ) from error
+        with held:
+            yield
+
     def _telemetry(self) -> Telemetry:
-        return GpuTelemetry(self._nvml(), bool(self._locked))
+        return GpuTelemetry(self._nvml())
 
     def _meter(self) -> PowerMeter | NoMeter:
         if self.cold:
@@ -394,10 +402,6 @@ def does_not_run(target: str, module: nn.Module, error: Exception) -> InputError
     return InputError(
         f"target {target}: network {type(module).__name__} does not run: {type(error).__name__}: {_line(error)}"
     )
-
-
-def _held_clocks(nvml: NvmlDevice | NoMeter) -> contextlib.AbstractContextManager[bool]:
-    return contextlib.nullcontext(False) if isinstance(nvml, NoMeter) else nvml.lock_clocks()
 
 
 def _stay() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from .counter import PowerIntegral, RisingCounter
@@ -130,25 +130,22 @@ class NvmlDevice:
         )
         return None if bits is None else bool(bits & slowed)
 
-    @contextlib.contextmanager
-    def lock_clocks(self) -> Iterator[bool]:
-        """Holds the clock that the card can keep at its power limit (`tdp`); gives whether it could.
+    def lock_clocks(self) -> contextlib.AbstractContextManager[object]:
+        """Locks the clocks at the one that the card can keep at its power limit (`tdp`) until the context is left.
 
-        Only root may, on Volta and newer; for others nothing happens. At the end the clocks are free, whatever lock
-        they had before.
+        Changes the card for all its users, and only root may, on Volta and newer; raises `MeterError` for others. At
+        the end the clocks are free, whatever lock they had before.
         """
         limit = self._nvml.NVML_CLOCK_LIMIT_ID_TDP
-        try:
-            self._nvml.nvmlDeviceSetGpuLockedClocks(self._handle, limit, limit)
-        except self._nvml.NVMLError:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            # A card that was lost meanwhile has no lock, and its loss shows elsewhere.
-            with contextlib.suppress(self._nvml.NVMLError):
-                self._nvml.nvmlDeviceResetGpuLockedClocks(self._handle)
+        self._ask(lambda: self._nvml.nvmlDeviceSetGpuLockedClocks(self._handle, limit, limit))
+        undone = contextlib.ExitStack()
+        undone.callback(self._free_clocks)
+        return undone
+
+    def _free_clocks(self) -> None:
+        # A card that was lost meanwhile has no lock, and its loss shows elsewhere.
+        with contextlib.suppress(self._nvml.NVMLError):
+            self._nvml.nvmlDeviceResetGpuLockedClocks(self._handle)
 
     def _instant_power(self) -> int:
         """In mW; of the GPU, its memory and board."""

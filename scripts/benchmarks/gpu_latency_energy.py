@@ -5,11 +5,12 @@
 Each network is measured by `gpu-torch` in fresh processes, beside the dense one whose latency was frozen by the first.
 Shrunk is half of the channels of every layer, rounded to a multiple of 8; nothing is trained, for neither latency nor
 energy depends on how well a network predicts. Printed are means over processes, the coefficient of variation (CV,
-standard deviation ÷ mean) between them, and what NVML's energy counter says divided by the integral of its power.
-Energy is that of warm runs.
+standard deviation ÷ mean) between them, what Triton's own benchmark says of the same network in the same process, and
+what NVML's energy counter says divided by the integral of its power. Energy is that of warm runs.
 
 Without an NVIDIA GPU it says so in one line. Finished cells are kept in OUT.json; the same command goes on where it was
-cut off. The windows in which energy is metered add up to about half an hour.
+cut off. Energy is metered for a minute or so a network and process: twenty minutes by default, none with
+`--energy-processes 0`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -34,25 +37,23 @@ PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--processes", type=int, default=5, help="fresh processes per network and cache (default 5)")
+    parser.add_argument("--processes", type=int, default=5, help="fresh processes per network (default 5)")
+    parser.add_argument("--energy-processes", type=int, help="processes that meter energy too (default all)")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the whole network (default fp32)")
     parser.add_argument("--scale", choices=("smoke", "full"), default="full", help="smoke: one network, two processes")
     parser.add_argument("--out", type=Path, help="write OUT.json and OUT.md")
     parser.add_argument("--device", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--measure", nargs="+", metavar="NETWORK FORM TARGET SCALE [LATENCY THROUGHPUT]", help=argparse.SUPPRESS
-    )
+    parser.add_argument("--measure", nargs="+", metavar="NETWORK PRECISION [ENERGY FROZEN]", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.device:
         print(json.dumps(device(arguments.precision)))
         return
     if arguments.measure:
-        network, form, name, scale, *frozen = arguments.measure
-        if not frozen:
-            print(json.dumps(frozen_figures(network, name)))
-            return
-        latency, throughput = map(float, frozen)
-        print(json.dumps(measured(network, form, name, scale == "smoke", latency, throughput)))
+        network, precision, *rest = arguments.measure
+        cell = (
+            measured(network, precision, rest[0], json.loads(rest[1])) if rest else frozen_figures(network, precision)
+        )
+        print(json.dumps(cell))
         return
     about = child("--device", "--precision", arguments.precision, script=__file__)
     del about["process_seconds"]  # differs every time, and cells are kept under the rest
@@ -62,15 +63,17 @@ def main() -> None:
     smoke = arguments.scale == "smoke"
     out = arguments.out and arguments.out.with_suffix(".json")
     kept = Kept(out, {"scale": arguments.scale, **about})
-    fill(kept, arguments.precision, arguments.scale, 2 if smoke else arguments.processes)
+    processes = 2 if smoke else arguments.processes
+    metered = processes if arguments.energy_processes is None else arguments.energy_processes
+    fill(kept, arguments.precision, SMOKE if smoke else NETWORKS, processes, metered, "smoke" if smoke else "on")
     table = markdown(about, list(kept.cells.values()))
     print(table)
     if arguments.out:
         arguments.out.with_suffix(".md").write_text(
             f"# Latency and energy on {about['gpu']}\n\n"
-            f"Made by `python scripts/benchmarks/gpu_latency_energy.py --processes {arguments.processes} "
-            f"--precision {arguments.precision} --scale {arguments.scale}`; the figures of every process stand in "
-            f"`{arguments.out.name}.json`.\n\n{table}\n"
+            f"Made by `python scripts/benchmarks/gpu_latency_energy.py --processes {processes} --energy-processes "
+            f"{metered} --precision {arguments.precision} --scale {arguments.scale}`; the figures of every process "
+            f"stand in `{arguments.out.name}.json`.\n\n{table}\n"
         )
 
 
@@ -85,54 +88,88 @@ def device(precision: str) -> dict[str, str]:
     return {"target": model.key, **model.runtime()}
 
 
-def fill(kept: Kept, precision: str, scale: str, processes: int) -> None:
-    """Measures all cells; networks and caches by turns, so that no hour of the machine falls on one of them."""
-    networks = SMOKE if scale == "smoke" else NETWORKS
+def fill(kept: Kept, precision: str, networks: Sequence[str], processes: int, metered: int, energy: str) -> None:
+    """Measures all cells; networks by turns, so that no hour of the machine falls on one of them."""
     run = partial(child, "--measure", script=__file__)
     for turn in range(processes):
         for network in networks:
-            for cache in CACHES:
-                name = f"gpu-torch:cache={cache},precision={precision}"
-                start = kept.get(f"frozen {network}, {cache}", partial(run, network, "dense", name, scale))
-                frozen = repr(start["latency"]), repr(start["throughput"])
-                for form in FORMS:
-                    found = kept.get(
-                        f"{network}, {form}, {cache}, {turn}", partial(run, network, form, name, scale, *frozen)
-                    )
-                    print(f"{turn} {network}, {form}, {cache}: {found['latency']:.4g} s", file=sys.stderr)
+            frozen = kept.get(f"frozen {network}", partial(run, network, precision))
+            told = json.dumps({cache: frozen[cache] for cache in CACHES})
+            found = kept.get(
+                f"{network}, {turn}", partial(run, network, precision, energy if turn < metered else "off", told)
+            )
+            for form, figures in found["warm"].items():
+                print(f"{turn} {network}, {form}, warm: {figures['latency']:.4g} s", file=sys.stderr)
 
 
-def frozen_figures(network: str, name: str) -> Cell:
-    """Latency and throughput of the dense network."""
-    from cost_models import target
+def frozen_figures(network: str, precision: str) -> Cell:
+    """Latency and throughput of the dense network by cache."""
+    found = {}
+    for cache in CACHES:
+        frozen = model_of(precision, cache).freeze(subjects(network)["dense"])
+        found[cache] = {"latency": frozen.latency, "throughput": frozen.throughput}
+    return found
 
-    frozen = target(name).freeze(subjects(network)[0])
-    return {"latency": frozen.latency, "throughput": frozen.throughput}
 
-
-def measured(network: str, form: str, name: str, smoke: bool, frozen: float, frozen_throughput: float) -> Cell:
-    """The network's figures beside the dense one's frozen ones."""
-    from cost_models import Reference, target
+def measured(network: str, precision: str, energy: str, frozen: Cell) -> Cell:
+    """The figures of both forms by cache, beside the dense network's frozen ones; `energy` is on, off or smoke."""
+    from cost_models import Reference
     from cost_models.power.energy import EnergyEffort
 
-    dense, shrunk = subjects(network)
-    model = target(name)
-    if smoke:
-        model.energy_effort = EnergyEffort(window=1.5, windows=2, cool_down=2.0)
-    start = time.monotonic()
-    cost = model.cost(dense if form == "dense" else shrunk, Reference(dense, frozen, frozen_throughput))
-    latency = cost.figures["latency"]
-    figures = {name: (f.value, f.low, f.high, f.reason) for name, f in cost.figures.items() if name != "latency"}
-    return {
-        **{"network": network, "form": form, "cache": "cold" if "cold" in name else "warm"},
-        **{"latency": latency.value, "low": latency.low, "high": latency.high, "speedup": cost.speedup.value},
-        **figures,
-        **{"unstable": cost.unstable, "telemetry": dict(cost.telemetry), "cost_seconds": time.monotonic() - start},
-    }
+    networks = subjects(network)
+    found: Cell = {"network": network}
+    for cache in CACHES:
+        model = model_of(precision, cache, energy)
+        if energy == "smoke":
+            model.energy_effort = EnergyEffort(window=1.5, windows=2, cool_down=2.0)
+        for form, deployable in networks.items():
+            start = time.monotonic()
+            cost = model.cost(deployable, Reference(networks["dense"], **frozen[cache]))
+            latency = cost.figures["latency"]
+            figures = {
+                name: (f.value, f.low, f.high, f.reason) for name, f in cost.figures.items() if name != "latency"
+            }
+            found.setdefault(cache, {})[form] = {
+                **{"latency": latency.value, "low": latency.low, "high": latency.high, "speedup": cost.speedup.value},
+                **figures,
+                **{"unstable": cost.unstable, "telemetry": dict(cost.telemetry)},
+                "cost_seconds": time.monotonic() - start,
+                "triton": by_triton(deployable, precision, cache),
+            }
+    return found
 
 
-def subjects(network: str) -> tuple[Any, Any]:
-    """The dense network and the shrunk one as `Deployable`, untrained and on noise, both with a fixed seed."""
+def model_of(precision: str, cache: str, energy: str = "off") -> Any:
+    """The target; clocks are left as they are, for cards are shared."""
+    from cost_models import GpuTorch
+
+    return GpuTorch(precision=precision, cache=cache, energy="off" if energy == "off" else "on")
+
+
+def by_triton(deployable: Any, precision: str, cache: str) -> float | None:
+    """Seconds of the same network by `triton.testing`: warm as graphs of many runs, cold after emptying the cache.
+
+    None without Triton. Its cold run starts kernel by kernel, so it is no shorter than the launches take.
+    """
+    try:
+        import triton.testing
+    except ImportError:
+        return None
+    import torch
+
+    from cost_models.gpu_torch import PRECISIONS, arithmetic
+    from workloads.folding import fold_batch_norm
+
+    kind = PRECISIONS[precision][1]
+    module = fold_batch_norm(deployable.module).to("cuda", kind).to(memory_format=torch.channels_last)
+    given = deployable.example.to("cuda", kind).contiguous(memory_format=torch.channels_last)
+    bench = triton.testing.do_bench_cudagraph if cache == "warm" else triton.testing.do_bench
+    with torch.no_grad(), arithmetic(tf32=precision == "tf32"), torch.cuda.stream(torch.cuda.Stream()):
+        return bench(lambda: module(given), return_mode="median") / 1e3
+
+
+def subjects(network: str) -> dict[str, Any]:
+    """Form → `Deployable`: the network dense and shrunk, untrained and on noise, both with a fixed seed."""
     import torch
 
     import shrinkboard as sb
@@ -147,8 +184,8 @@ def subjects(network: str) -> tuple[Any, Any]:
     start = Dense(chosen, 0, module, None, Accuracy(), TrainingCost(0.0, 0.0, 0), "")
     method = sb.strategy("uniform")
     cut = method.compress(start, method.plan(start, {"keep": 0.5, "align": 8})).module
-    dense, shrunk = (Deployable(m.eval(), example, calibration, trace(m, example)) for m in (module, cut))
-    return dense, shrunk
+    forms = {"dense": module, "shrunk": cut}
+    return {form: Deployable(m.eval(), example, calibration, trace(m, example)) for form, m in forms.items()}
 
 
 def markdown(about: dict[str, str], cells: list[Cell]) -> str:
@@ -157,21 +194,23 @@ def markdown(about: dict[str, str], cells: list[Cell]) -> str:
         f"{about['gpu']}, driver {about['driver']}, CUDA {about['cuda']}, cuDNN {about['cudnn']}, torch "
         f"{about['version']}, {about['precision']}. Target `{about['target']}`.",
         "",
-        "| network | form | cache | processes | latency, ms | CV | speed-up | images a second | energy, mJ | CV "
-        "| without idle, mJ | power, W | counter ÷ integral | SM clock, MHz | slowed down | marked unstable |",
-        "|---|---|---|" + "---:|" * 13,
+        "| network | form | cache | processes | latency, ms | CV | Triton, ms | speed-up | images a second "
+        "| energy, mJ | CV | without idle, mJ | power, W | counter ÷ integral | SM clock, MHz | slowed down "
+        "| marked unstable |",
+        "|---|---|---|" + "---:|" * 14,
     ]
-    seen = [cell for cell in cells if "form" in cell]
-    for network, form, cache in dict.fromkeys((c["network"], c["form"], c["cache"]) for c in seen):
-        row = [c for c in seen if (c["network"], c["form"], c["cache"]) == (network, form, cache)]
+    seen = [cell for cell in cells if "network" in cell]
+    for network, cache, form in product(dict.fromkeys(cell["network"] for cell in seen), CACHES, FORMS):
+        row = [cell[cache][form] for cell in seen if cell["network"] == network]
         lines.append(
             f"| {network} | {form} | {cache} | {len(row)} | {mean(row, 'latency', 1e3)} | {spread(row, 'latency')} "
-            f"| {mean(row, 'speedup')} | {mean(row, 'throughput')} | {mean(row, 'energy', 1e3)} "
-            f"| {spread(row, 'energy')} | {mean(row, 'net_energy', 1e3)} | {mean(row, 'power')} "
-            f"| {told(row, 'counter_over_integral')} | {told(row, 'sm_clock', 1e-6)} "
+            f"| {mean(row, 'triton', 1e3)} | {mean(row, 'speedup')} | {mean(row, 'throughput')} "
+            f"| {mean(row, 'energy', 1e3)} | {spread(row, 'energy')} | {mean(row, 'net_energy', 1e3)} "
+            f"| {mean(row, 'power')} | {told(row, 'counter_over_integral')} | {told(row, 'sm_clock', 1e-6)} "
             f"| {sum((c['telemetry']['throttled'] or 0) > 0 for c in row)} | {sum(c['unstable'] for c in row)} |"
         )
-    reasons = {c[name][3] for c in seen for name in ("energy", "net_energy", "power") if c[name][3]}
+    cells = [cell[cache][form] for cell in seen for cache in CACHES for form in FORMS]
+    reasons = {cell[name][3] for cell in cells for name in ("energy", "net_energy", "power") if cell[name][3]}
     return "\n".join([*lines, "", *(f"A dash under energy or power: {reason}." for reason in sorted(reasons))]).rstrip()
 
 

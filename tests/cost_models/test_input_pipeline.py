@@ -60,17 +60,27 @@ def test_without_halving_it_is_torchs_resize(picture_width, picture_height, widt
     np.testing.assert_allclose(levels(found[0]), resized_by_torch(encoded, height, width), atol=1.51)
 
 
-@given(st.sampled_from([2, 3, 4, 8]), st.integers(4, 24), st.integers(4, 24), st.booleans(), st.integers(0, 2**31))
-@settings(max_examples=40, deadline=None)
-def test_halving_loses_nothing_that_the_network_would_see(factor, width, height, grey, seed):
-    # Every pixel of the network is a square of the picture, which decoding to fewer pixels than these would mix.
+def off_by(factor, width, height, grey, seed):
+    """Mean difference in levels where every pixel of the network is a square of `factor` pixels of the picture."""
     few = np.random.default_rng(seed).integers(0, 256, (height, width) if grey else (height, width, 3), dtype=np.uint8)
     encoded = jpeg(few.repeat(factor, axis=0).repeat(factor, axis=1))
     found = levels(network_input(encoded, (1 if grey else 3, height, width))[0])
-    off = np.abs(found - (few[None] if grey else few.transpose(2, 0, 1))).mean()
-    # Powers of two need no interpolation. Factor 3 is halved and then resized (at most 35 was seen); a quarter of the
-    # network's pixels would be off by 45 or more.
-    assert off < (40 if factor == 3 else 5)
+    return np.abs(found - (few[None] if grey else few.transpose(2, 0, 1))).mean()
+
+
+@given(st.sampled_from([2, 4, 8]), st.integers(4, 24), st.integers(4, 24), st.booleans(), st.integers(0, 2**31))
+@settings(max_examples=40, deadline=None)
+def test_halving_loses_nothing_that_the_network_would_see(factor, width, height, grey, seed):
+    # Decoding to fewer pixels than the network has would mix them. Powers of two need no interpolation.
+    assert off_by(factor, width, height, grey, seed) < 5
+
+
+@given(st.integers(16, 24), st.integers(16, 24), st.booleans(), st.integers(0, 2**31))
+@settings(max_examples=20, deadline=None)
+def test_halving_and_resizing_shifts_nothing(width, height, grey, seed):
+    # A third of the size is halved and then resized, which blurs noise by 33 ± 1.4 levels (3,000 pictures; on smaller
+    # ones the mean varies more). One pixel aside it would be 56 or more.
+    assert off_by(3, width, height, grey, seed) < 46
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])

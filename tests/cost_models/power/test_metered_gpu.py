@@ -5,7 +5,6 @@ import torch
 from gpu_stand_in import OnProcessor, Processor
 
 from cost_models import Reference, doctor
-from cost_models.machine import exclusive
 from cost_models.power.energy import EnergyEffort
 from cost_models.testing import sample_deployable
 from cost_models.timing import Effort
@@ -23,8 +22,8 @@ class OnFakeCard(OnProcessor):
 
     accelerator = Accelerator()
 
-    def __init__(self, card):
-        super().__init__(QUICK, QUICK, EnergyEffort(window=0.1, windows=2, cool_down=0.0))
+    def __init__(self, card, **options):
+        super().__init__(QUICK, QUICK, EnergyEffort(window=0.1, windows=2, cool_down=0.0), **options)
         self.card, self.locked = card, []
 
     def _telemetry(self):
@@ -45,38 +44,23 @@ def test_the_card_is_found_by_its_uuid_and_tells_of_itself(card):
     assert told["throttled"] == 0 and told["throttle_reasons"] == 0 and told["celsius"] is not None
 
 
-def test_its_clocks_are_locked_while_it_is_measured_on(card):
+def test_clocks_are_left_alone_unless_they_are_to_be_locked(card):
     model = OnFakeCard(card())
-    assert model.cost().telemetry["clocks_locked"] == 1
-    assert all(any(pair) for pair in model.locked) and not any(model.card.locked())
+    free = model.cost()
+    assert model.locked and not any(any(pair) for pair in model.locked)
+    other = OnFakeCard(card(), clocks="locked")
+    held = other.cost()
+    assert other.locked and all(any(pair) for pair in other.locked) and not any(other.card.locked())
+    assert (free.runtime["clocks"], held.runtime["clocks"]) == ("free", "locked")
+    assert free.target != held.target  # figures of the two do not compare
 
 
-def test_without_permission_they_are_not_and_the_telemetry_says_so(card):
-    model = OnFakeCard(card())
+def test_clocks_that_may_not_be_locked_are_refused(card):
+    model = OnFakeCard(card(), clocks="locked")
     model.card.fail("nvmlDeviceSetGpuLockedClocks", 4)
-    assert model.cost().telemetry["clocks_locked"] == 0
-
-
-def test_latencies_at_locked_and_at_free_clocks_are_filed_apart(card):
-    model = OnFakeCard(card())
-    locked = model.key
-    assert model.runtime()["clocks"] == "locked" and not any(model.card.locked())
-    assert model.cost().target == locked
-    other = OnFakeCard(card())
-    other.card.fail("nvmlDeviceSetGpuLockedClocks", 4)
-    free = other.key
-    assert free != locked and other.runtime()["clocks"] == "free"
-    assert other.cost().target == free
-
-
-def test_the_key_frees_no_clocks_that_another_measurement_holds(card, monkeypatch):
-    model = OnFakeCard(card())
-    monkeypatch.setattr("cost_models.gpu.exclusive", lambda device: exclusive(device, timeout=0.1))
-    with exclusive(model.device), model._nvml().lock_clocks():
-        with pytest.raises(InputError, match=f"{model.device} has been measured on"):
-            model.runtime()  # asks for the clocks
-        assert any(model.card.locked())
-    assert model.runtime()["clocks"] == "locked"
+    with pytest.raises(InputError, match=r"clocks=locked: the clocks cannot be locked .*run as root") as caught:
+        model.cost()
+    assert "\n" not in str(caught.value)
 
 
 def test_a_card_at_its_power_limit_is_unstable(card):

@@ -9,8 +9,8 @@ standard deviation ÷ mean) between them, what Triton's own benchmark says of th
 what NVML's energy counter says divided by the integral of its power. Energy is that of warm runs.
 
 Without an NVIDIA GPU it says so in one line. Finished cells are kept in OUT.json; the same command goes on where it was
-cut off. Energy is metered for a minute or so a network and process: twenty minutes by default, none with
-`--energy-processes 0`.
+cut off. A process takes half a minute for the latencies and a minute for the energy of one network in one form: with
+`--energy-processes 5` energy takes twenty minutes.
 """
 
 from __future__ import annotations
@@ -19,41 +19,37 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
 from functools import partial
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from latency_repeatability import Cell, Kept, child, variation
 
-NETWORKS = ("cifar10/vgg16_bn", "cifar10/resnet56")
-SMOKE = ("digits/cnn",)
+NETWORKS = {"full": ("cifar10/vgg16_bn", "cifar10/resnet56"), "smoke": ("digits/cnn",)}
 FORMS = ("dense", "shrunk")
 CACHES = ("warm", "cold")
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
+METERED = ("energy", "net_energy", "power")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=5, help="fresh processes per network (default 5)")
-    parser.add_argument("--energy-processes", type=int, help="processes that meter energy too (default all)")
+    parser.add_argument("--energy-processes", type=int, default=1, help="fresh processes that meter energy (default 1)")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the whole network (default fp32)")
     parser.add_argument("--scale", choices=("smoke", "full"), default="full", help="smoke: one network, two processes")
     parser.add_argument("--out", type=Path, help="write OUT.json and OUT.md")
     parser.add_argument("--device", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--measure", nargs="+", metavar="NETWORK PRECISION [ENERGY FROZEN]", help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs="+", metavar="WHAT SCALE PRECISION …", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.device:
         print(json.dumps(device(arguments.precision)))
         return
     if arguments.measure:
-        network, precision, *rest = arguments.measure
-        cell = (
-            measured(network, precision, rest[0], json.loads(rest[1])) if rest else frozen_figures(network, precision)
-        )
-        print(json.dumps(cell))
+        what, *rest = arguments.measure
+        print(json.dumps({"frozen": frozen_figures, "latency": latencies, "energy": energy}[what](*rest)))
         return
     about = child("--device", "--precision", arguments.precision, script=__file__)
     del about["process_seconds"]  # differs every time, and cells are kept under the rest
@@ -64,16 +60,15 @@ def main() -> None:
     out = arguments.out and arguments.out.with_suffix(".json")
     kept = Kept(out, {"scale": arguments.scale, **about})
     processes = 2 if smoke else arguments.processes
-    metered = processes if arguments.energy_processes is None else arguments.energy_processes
-    fill(kept, arguments.precision, SMOKE if smoke else NETWORKS, processes, metered, "smoke" if smoke else "on")
-    table = markdown(about, list(kept.cells.values()))
+    fill(kept, arguments.scale, arguments.precision, processes, arguments.energy_processes)
+    table = markdown(about, kept.cells)
     print(table)
     if arguments.out:
         arguments.out.with_suffix(".md").write_text(
             f"# Latency and energy on {about['gpu']}\n\n"
             f"Made by `python scripts/benchmarks/gpu_latency_energy.py --processes {processes} --energy-processes "
-            f"{metered} --precision {arguments.precision} --scale {arguments.scale}`; the figures of every process "
-            f"stand in `{arguments.out.name}.json`.\n\n{table}\n"
+            f"{arguments.energy_processes} --precision {arguments.precision} --scale {arguments.scale}`; the figures "
+            f"of every process stand in `{arguments.out.name}.json`.\n\n{table}\n"
         )
 
 
@@ -88,62 +83,73 @@ def device(precision: str) -> dict[str, str]:
     return {"target": model.key, **model.runtime()}
 
 
-def fill(kept: Kept, precision: str, networks: Sequence[str], processes: int, metered: int, energy: str) -> None:
-    """Measures all cells; networks by turns, so that no hour of the machine falls on one of them."""
-    run = partial(child, "--measure", script=__file__)
+def fill(kept: Kept, scale: str, precision: str, processes: int, metered: int) -> None:
+    """Measures all cells."""
+
+    def cell(name: str, what: str, *more: str) -> Cell:
+        print(name, file=sys.stderr)
+        return kept.get(name, partial(child, "--measure", what, scale, precision, *more, script=__file__))
+
+    frozen = cell("frozen", "frozen")
+    told = json.dumps({network: frozen[network] for network in NETWORKS[scale]})
     for turn in range(processes):
-        for network in networks:
-            frozen = kept.get(f"frozen {network}", partial(run, network, precision))
-            told = json.dumps({cache: frozen[cache] for cache in CACHES})
-            found = kept.get(
-                f"{network}, {turn}", partial(run, network, precision, energy if turn < metered else "off", told)
-            )
-            for form, figures in found["warm"].items():
-                print(f"{turn} {network}, {form}, warm: {figures['latency']:.4g} s", file=sys.stderr)
+        cell(f"latency, {turn}", "latency", told)
+    for turn, network, form in product(range(metered), NETWORKS[scale], FORMS):
+        cell(f"energy, {network}, {form}, {turn}", "energy", network, form)
 
 
-def frozen_figures(network: str, precision: str) -> Cell:
-    """Latency and throughput of the dense network by cache."""
-    found = {}
-    for cache in CACHES:
-        frozen = model_of(precision, cache).freeze(subjects(network)["dense"])
-        found[cache] = {"latency": frozen.latency, "throughput": frozen.throughput}
+def frozen_figures(scale: str, precision: str) -> Cell:
+    """Network → cache → latency and throughput of the dense network."""
+    found: Cell = {}
+    for network in NETWORKS[scale]:
+        dense = subjects(network)["dense"]
+        frozen = {cache: model_of(precision, cache).freeze(dense) for cache in CACHES}
+        found[network] = {cache: {"latency": f.latency, "throughput": f.throughput} for cache, f in frozen.items()}
     return found
 
 
-def measured(network: str, precision: str, energy: str, frozen: Cell) -> Cell:
-    """The figures of both forms by cache, beside the dense network's frozen ones; `energy` is on, off or smoke."""
+def latencies(scale: str, precision: str, frozen: str) -> Cell:
+    """Network → cache → form → its figures beside the dense network's frozen ones."""
     from cost_models import Reference
-    from cost_models.power.energy import EnergyEffort
 
-    networks = subjects(network)
-    found: Cell = {"network": network}
-    for cache in CACHES:
-        model = model_of(precision, cache, energy)
-        if energy == "smoke":
-            model.energy_effort = EnergyEffort(window=1.5, windows=2, cool_down=2.0)
-        for form, deployable in networks.items():
+    told, found = json.loads(frozen), {}
+    for network in NETWORKS[scale]:
+        forms = subjects(network)
+        found[network] = {cache: {} for cache in CACHES}
+        for cache, (form, deployable) in product(CACHES, forms.items()):
             start = time.monotonic()
-            cost = model.cost(deployable, Reference(networks["dense"], **frozen[cache]))
-            latency = cost.figures["latency"]
-            figures = {
-                name: (f.value, f.low, f.high, f.reason) for name, f in cost.figures.items() if name != "latency"
-            }
-            found.setdefault(cache, {})[form] = {
+            model = model_of(precision, cache)
+            cost = model.cost(deployable, Reference(forms["dense"], **told[network][cache]))
+            latency, throughput = cost.figures["latency"], cost.figures["throughput"]
+            found[network][cache][form] = {
                 **{"latency": latency.value, "low": latency.low, "high": latency.high, "speedup": cost.speedup.value},
-                **figures,
-                **{"unstable": cost.unstable, "telemetry": dict(cost.telemetry)},
+                **{"throughput": throughput.value, "unstable": cost.unstable, "telemetry": dict(cost.telemetry)},
                 "cost_seconds": time.monotonic() - start,
                 "triton": by_triton(deployable, precision, cache),
             }
     return found
 
 
+def energy(scale: str, precision: str, network: str, form: str) -> Cell:
+    """What a meter tells of a network's warm runs."""
+    from cost_models import Reference
+    from cost_models.power.energy import EnergyEffort
+
+    forms, model = subjects(network), model_of(precision, "warm", energy="on")
+    if scale == "smoke":
+        model.energy_effort = EnergyEffort(window=1.5, windows=2, cool_down=2.0)
+    cost = model.cost(forms[form], Reference(forms["dense"], 1.0))
+    return {
+        **{name: (f.value, f.low, f.high, f.reason) for name in METERED for f in [cost.figures[name]]},
+        "telemetry": dict(cost.telemetry),
+    }
+
+
 def model_of(precision: str, cache: str, energy: str = "off") -> Any:
-    """The target; clocks are left as they are, for cards are shared."""
+    """The target."""
     from cost_models import GpuTorch
 
-    return GpuTorch(precision=precision, cache=cache, energy="off" if energy == "off" else "on")
+    return GpuTorch(precision=precision, cache=cache, energy=energy)
 
 
 def by_triton(deployable: Any, precision: str, cache: str) -> float | None:
@@ -188,30 +194,42 @@ def subjects(network: str) -> dict[str, Any]:
     return {form: Deployable(m.eval(), example, calibration, trace(m, example)) for form, m in forms.items()}
 
 
-def markdown(about: dict[str, str], cells: list[Cell]) -> str:
-    """The table, a row for each network, form and cache."""
+def markdown(about: dict[str, str], cells: dict[str, Cell]) -> str:
+    """Two tables: latencies, a row for each network, cache and form; and energies."""
+    timed = [cell for name, cell in cells.items() if name.startswith("latency")]
+    networks = [network for network in chain(*NETWORKS.values()) if network in timed[0]]
     lines = [
         f"{about['gpu']}, driver {about['driver']}, CUDA {about['cuda']}, cuDNN {about['cudnn']}, torch "
-        f"{about['version']}, {about['precision']}. Target `{about['target']}`.",
+        f"{about['version']}, {about['precision']}, clocks {about['clocks']}. Target `{about['target']}`.",
         "",
-        "| network | form | cache | processes | latency, ms | CV | Triton, ms | speed-up | images a second "
-        "| energy, mJ | CV | without idle, mJ | power, W | counter ÷ integral | SM clock, MHz | slowed down "
-        "| marked unstable |",
-        "|---|---|---|" + "---:|" * 14,
+        "| network | form | cache | processes | latency, ms | CV | Triton, ms | speed-up | images a second | CV "
+        "| SM clock, MHz | slowed down | marked unstable |",
+        "|---|---|---|" + "---:|" * 10,
     ]
-    seen = [cell for cell in cells if "network" in cell]
-    for network, cache, form in product(dict.fromkeys(cell["network"] for cell in seen), CACHES, FORMS):
-        row = [cell[cache][form] for cell in seen if cell["network"] == network]
+    for network, cache, form in product(networks, CACHES, FORMS):
+        row = [cell[network][cache][form] for cell in timed]
         lines.append(
             f"| {network} | {form} | {cache} | {len(row)} | {mean(row, 'latency', 1e3)} | {spread(row, 'latency')} "
             f"| {mean(row, 'triton', 1e3)} | {mean(row, 'speedup')} | {mean(row, 'throughput')} "
-            f"| {mean(row, 'energy', 1e3)} | {spread(row, 'energy')} | {mean(row, 'net_energy', 1e3)} "
-            f"| {mean(row, 'power')} | {told(row, 'counter_over_integral')} | {told(row, 'sm_clock', 1e-6)} "
+            f"| {spread(row, 'throughput')} | {told(row, 'sm_clock', 1e-6)} "
             f"| {sum((c['telemetry']['throttled'] or 0) > 0 for c in row)} | {sum(c['unstable'] for c in row)} |"
         )
-    cells = [cell[cache][form] for cell in seen for cache in CACHES for form in FORMS]
-    reasons = {cell[name][3] for cell in cells for name in ("energy", "net_energy", "power") if cell[name][3]}
-    return "\n".join([*lines, "", *(f"A dash under energy or power: {reason}." for reason in sorted(reasons))]).rstrip()
+    lines += [
+        "",
+        "| network | form | processes | energy, mJ | 95 % interval | without idle, mJ | 95 % interval | power, W "
+        "| idle, W | counter ÷ integral | °C |",
+        "|---|---|" + "---:|" * 9,
+    ]
+    reasons = set()
+    for network, form in product(networks, FORMS):
+        row = [cell for name, cell in cells.items() if name.startswith(f"energy, {network}, {form}, ")]
+        reasons |= {cell[name][3] for cell in row for name in METERED if cell[name][3]}
+        lines.append(
+            f"| {network} | {form} | {len(row)} | {mean(row, 'energy', 1e3)} | {interval(row, 'energy', 1e3)} "
+            f"| {mean(row, 'net_energy', 1e3)} | {interval(row, 'net_energy', 1e3)} | {mean(row, 'power')} "
+            f"| {told(row, 'idle_power')} | {told(row, 'counter_over_integral')} | {told(row, 'celsius_load')} |"
+        )
+    return "\n".join([*lines, "", *(f"A dash: {reason}." for reason in sorted(reasons))]).rstrip()
 
 
 def values(row: list[Cell], name: str) -> list[float]:
@@ -232,10 +250,17 @@ def spread(row: list[Cell], name: str) -> str:
     return f"{variation([{name: value} for value in found], name):.1%}" if len(found) > 1 else "–"
 
 
+def interval(row: list[Cell], name: str, scale: float) -> str:
+    """The widest over processes, in words."""
+    found = [(cell[name][1] * scale, cell[name][2] * scale) for cell in row if cell[name][0] is not None]
+    return f"{min(low for low, _ in found):.4g} to {max(high for _, high in found):.4g}" if found else "–"
+
+
 def told(row: list[Cell], name: str, scale: float = 1.0) -> str:
     """Least and greatest value of a name in the telemetry, in words."""
     found = [value * scale for cell in row if (value := cell["telemetry"].get(name)) is not None]
-    return f"{min(found):.4g} to {max(found):.4g}" if found else "–"
+    ends = [f"{end:.4g}" for end in (min(found), max(found))] if found else ["–"]
+    return " to ".join(dict.fromkeys(ends))
 
 
 if __name__ == "__main__":

@@ -114,14 +114,15 @@ def test_the_clock_waits_before_the_queue_is_full():
     assert script.waited == 3 and clock.seconds() == pytest.approx(3 * gpu.PENDING * 1e-3)
 
 
-def test_the_gpu_is_held_up_once_a_sample_and_outside_what_counts():
+@pytest.mark.parametrize("cold", [False, True])
+def test_before_a_sample_the_gpu_is_held_up_and_its_cache_warmed_outside_what_counts(cold):
     script = Script()
-    clock = gpu.GpuClock(script)
+    clock = gpu.GpuClock(script, cold)
     for _ in range(2):
         clock.seconds()
         clock.run(script.replay(1e-3))
         clock.run(script.replay(1e-3))
-    assert script.queued == 2 * ["lead", *2 * ["event", "replay", "event"]]
+    assert script.queued == 2 * ["lead", *([] if cold else ["replay"]), *2 * ["event", "replay", "event"]]
     assert clock.seconds() == pytest.approx(4e-3)
 
 
@@ -428,7 +429,7 @@ def test_without_a_gpu_it_opens_and_says_what_is_missing():
         assert "\n" not in str(caught.value)
 
 
-# A real card. None was at hand when these were written.
+# A real card
 
 card = pytest.mark.skipif(not HERE, reason="no CUDA device on this machine")
 
@@ -437,6 +438,7 @@ card = pytest.mark.skipif(not HERE, reason="no CUDA device on this machine")
 @pytest.mark.parametrize("options", ["", ":cache=cold", ":precision=fp16", ":image=64x48"])
 def test_the_contract_on_a_card(options, monkeypatch):
     model = target(f"gpu-torch{options}")
+    model.effort = model.throughput_effort = QUICK
     monkeypatch.setattr(type(model), "_meter", lambda _: NoMeter("takes half a minute"))
     check_cost_model(model)
 

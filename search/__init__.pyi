@@ -4,4 +4,8 @@ from .campaign import run_campaign as run_campaign
 from .evaluation import Evaluator as Evaluator
 from .evaluation import Job as Job
 from .evaluation import Subject as Subject
-from .evaluation import objectives as objectives
+from .lane import Staging as Staging
+from .objectives import Known as Known
+from .objectives import default_objectives as default_objectives
+from .objectives import ranking_accuracy as ranking_accuracy
+from .objectives import values as values

@@ -2,13 +2,15 @@
 
 A study lives in memory while it runs and is written through to the storage whenever a trial ends, so that nothing that
 was interrupted stays behind as running, and a suggestion costs no database round trips. The board is the truth: a trial
-counts when its entry is on the board; on start, entries that the stored study lacks are added to it.
+counts when its entry is on the board; on start, entries that the stored study lacks are added to it. What was rejected
+before its full evaluation is told to the sampler as infeasible, and stands in the storage with the reason.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,28 +19,51 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from cost_models import CostModel
 from leaderboard import Entry
 from strategies import Plan, Space, Strategy
 from workloads import Dense, InputError
 
-from .evaluation import objectives
+from .log import Record, Step, forget_paused, keep_paused, logged, paused
+from .objectives import Known, Limit, Objective, values
+from .samplers import make_sampler
 
 LADDER = 5
 """Rungs of the uniform ladder at most; never more than half of the trials asked for."""
+SCREENED = "screened"
+"""Constraint that a candidate violates which was clearly beaten before its training."""
 _DUPLICATES_IN_A_ROW = 20
 _RANDOM_TRIES = 500
 
 
-@dataclass(frozen=True)
+@dataclass
 class Proposal:
-    """A plan that is worth evaluating, and the trial that it answers."""
+    """A plan that is worth evaluating, the trial that it answers, and what was found out so far."""
 
     plan: Plan
     params: dict[str, int]
     number: int
     """Number of the trial in its strategy's study; the entry's `trial`."""
     trial: Trial
+    chosen: bool = False
+    """True for plans that were put first by knowledge, not by the sampler."""
+    steps: tuple[Step, ...] = ()
+
+    def record(self, ended: str, notes: Mapping[str, object] | None = None) -> Record:
+        """As it stands in the log of the study."""
+        return Record(self.number, self.params, self.plan.digest, self.steps, ended, notes or {})
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How plans are chosen."""
+
+    objectives: tuple[Objective, ...]
+    limits: tuple[Limit, ...] = ()
+    screened: bool = False
+    """Whether candidates may be rejected before their full evaluation."""
+    sampler: str = "tpe"
+    ladder: bool = True
+    """Whether a ladder of sizes comes before the sampler."""
 
 
 class Proposer:
@@ -49,48 +74,56 @@ class Proposer:
         campaign: str,
         strategy: Strategy,
         dense: Dense,
-        models: Sequence[CostModel],
+        asking: Asking,
         trials: int,
         seed: int,
         widths: frozenset[int],
         storage: optuna.storages.BaseStorage,
         known: Sequence[Entry] = (),
         options: Mapping[str, bool | float] | None = None,
+        shape: Callable[[Space], Space] = lambda space: space,
     ) -> None:
         """`known` are the entries of this campaign and strategy that are on the board already.
 
-        `options` are knobs that all trials share (`Strategy.plan`).
+        `options` are knobs that all trials share (`Strategy.plan`). `shape` changes the strategy's own space.
         """
-        self.strategy, self.models, self.wanted = strategy, list(models), trials
+        self.strategy, self.asking, self.wanted = strategy, asking, trials
         self._options = dict(options or {})
         self._dense = dense
-        self._space: Space = strategy.space(dense, widths)
+        self._space: Space = shape(strategy.space(dense, widths))
         self._ranges = self._space.ranges()
         self._distributions: dict[str, BaseDistribution] = {
             name: IntDistribution(low, high) for name, (low, high) in self._ranges.items()
         }
         self._rng = np.random.default_rng([seed, *strategy.name.encode()])
-        directions = [StudyDirection.MAXIMIZE] + [StudyDirection.MINIMIZE] * len(self.models)
+        directions = [StudyDirection.MAXIMIZE] + [
+            StudyDirection.MAXIMIZE if objective.larger_is_better else StudyDirection.MINIMIZE
+            for objective in asking.objectives
+        ]
         name = f"{campaign}/{strategy.name}"
         self._stored = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
         self._study = optuna.create_study(
-            sampler=optuna.samplers.TPESampler(seed=_seed(seed, strategy.name)), directions=directions
+            sampler=make_sampler(asking.sampler, _seed(seed, strategy.name), trials), directions=directions
         )
         self._values: dict[str, tuple[float, ...]] = {}
         self._pending: set[str] = set()
-        self._next_number = max((entry.trial for entry in known), default=-1) + 1
+        self._worst = dense.validation.primary, [0.0] * len(asking.objectives)
         self.finished = 0
         self.exhausted = False
+        waiting = paused(self._stored)
+        stored = [record for record in map(logged, self._stored.get_trials(deepcopy=False)) if record]
+        numbers = [entry.trial for entry in known] + [record.number for record in (*waiting, *stored)]
+        self._next_number = max(numbers, default=-1) + 1
         self._reconcile(known)
         self._plan({})  # a network that the method cannot handle at all is refused here
-        for params in self._space.ladder(min(LADDER, (trials + 1) // 2)):
+        done = {entry.trial for entry in known}
+        self.waiting = [self._resumed(record) for record in waiting if record.number not in done]
+        """Candidates that were paused when the last run of this study ended, with the notes of their last stage."""
+        self._chosen: list[dict[str, int]] = []
+        for params in self._space.ladder(min(LADDER, (trials + 1) // 2)) if asking.ladder else ():
             if self._new(params):
                 self._study.enqueue_trial(params)
-
-    @property
-    def open(self) -> int:
-        """Evaluations still to be proposed."""
-        return 0 if self.exhausted else self.wanted - self.finished - len(self._pending)
+                self._chosen.append(params)
 
     def ask(self) -> Proposal | None:
         """A plan that was not evaluated before; None once the space is used up."""
@@ -108,32 +141,93 @@ class Proposer:
         self.exhausted = True
         return None
 
-    def epochs(self, proposal: Proposal, tuning: float, training: float) -> float:
-        """Of one full evaluation of a proposal (`Strategy.epochs`)."""
-        return self.strategy.epochs(self._dense, proposal.plan, tuning, training)
+    def epochs(self, plan: Plan, tuning: float, training: float) -> float:
+        """Of one full evaluation of a plan (`Strategy.epochs`)."""
+        return self.strategy.epochs(self._dense, plan, tuning, training)
 
     def tell(self, proposal: Proposal, entry: Entry) -> None:
         """Takes the result of a proposal; its entry must be on the board already."""
-        values = objectives(entry, self.models)
-        self._study.tell(proposal.trial, values)
-        self._store(entry, values)
-        self._pending.discard(proposal.plan.digest)
-        self._values[proposal.plan.digest] = values
+        known = Known.of(entry)
+        found = values(known, self.asking.objectives)
+        constraints = self._constraints(known)
+        for name, value in constraints.items():
+            proposal.trial.set_constraint(name, value)
+        self._study.tell(proposal.trial, found)
+        self._store(self._frozen(entry, found, constraints, proposal.record("full")))
+        self._end(proposal, found)
         self.finished += 1
+
+    def reject(self, proposal: Proposal, known: Known, exceeded: Mapping[str, float], reason: str) -> None:
+        """Takes note that a proposal is not worth a full evaluation.
+
+        The sampler is told what is known of it, with the worst that was seen where nothing is known, as infeasible:
+        `exceeded` says by how much, limit by limit; where that is empty it was beaten.
+        """
+        told = [objective.value(known) for objective in self.asking.objectives]
+        worst = [worst if value is None else value for value, worst in zip(told, self._worst[1], strict=True)]
+        found = (min(known.accuracy, self._worst[0]), *worst)
+        constraints = self._constraints(known) | dict(exceeded) | {SCREENED: 0.0 if exceeded else 1.0}
+        for name, value in constraints.items():
+            proposal.trial.set_constraint(name, value)
+        self._study.tell(proposal.trial, found)
+        self._store(
+            optuna.create_trial(
+                values=list(found),
+                params=proposal.params,
+                distributions=self._distributions,
+                constraints=constraints,
+                user_attrs={
+                    "plan_digest": proposal.plan.digest,
+                    "reason": reason,
+                    "log": json.dumps(proposal.record(reason).to_json()),
+                },
+            )
+        )
+        self._end(proposal, ())
 
     def fail(self, proposal: Proposal, reason: str) -> None:
         """Takes note that a proposal could not be evaluated; it is not proposed again."""
         self._study.tell(proposal.trial, state=TrialState.FAIL)
-        self._stored.add_trial(
+        self._store(
             optuna.create_trial(
                 state=TrialState.FAIL,
                 params=proposal.params,
                 distributions=self._distributions,
-                user_attrs={"reason": reason, "plan_digest": proposal.plan.digest},
+                user_attrs={
+                    "reason": reason,
+                    "plan_digest": proposal.plan.digest,
+                    "log": json.dumps(proposal.record(reason).to_json()),
+                },
             )
         )
+        self._end(proposal, ())
+
+    def wait(self, proposal: Proposal, notes: Mapping[str, object]) -> None:
+        """Takes note that a candidate is paused; `notes` (plain data) come back with it in a later run."""
+        keep_paused(self._stored, proposal.record("paused", notes))
+
+    def _end(self, proposal: Proposal, found: tuple[float, ...]) -> None:
+        forget_paused(self._stored, proposal.number)
         self._pending.discard(proposal.plan.digest)
-        self._values[proposal.plan.digest] = ()
+        self._values[proposal.plan.digest] = found
+        self._see(found)
+
+    def _see(self, found: Sequence[float]) -> None:
+        if found:
+            accuracy, costs = self._worst
+            worse = [
+                min(old, new) if objective.larger_is_better else max(old, new)
+                for objective, old, new in zip(self.asking.objectives, costs, found[1:], strict=True)
+            ]
+            self._worst = min(accuracy, found[0]), worse
+
+    def _constraints(self, known: Known) -> dict[str, float]:
+        """Limit → violation; the same names for every trial, or samplers could not compare."""
+        told: dict[str, float] = {}
+        for limit in self.asking.limits:
+            beyond = limit.violation(known, self._dense.validation.primary)
+            told[str(limit)] = 0.0 if beyond is None else beyond
+        return told | ({SCREENED: 0.0} if self.asking.screened or told else {})
 
     def _propose(self) -> Proposal | None:
         """One suggestion of the sampler; None where it is a duplicate, of which the sampler is told what is known."""
@@ -152,7 +246,15 @@ class Proposer:
             return None
         self._pending.add(plan.digest)
         number, self._next_number = self._next_number, self._next_number + 1
-        return Proposal(plan, params, number, trial)
+        return Proposal(plan, params, number, trial, params in self._chosen)
+
+    def _resumed(self, record: Record) -> tuple[Proposal, Mapping[str, object]]:
+        params = {name: int(value) for name, value in record.params.items()}
+        self._study.enqueue_trial(params)
+        trial = self._study.ask(self._distributions)
+        plan = self._plan(params)
+        self._pending.add(plan.digest)
+        return Proposal(plan, params, record.number, trial, steps=record.steps), record.notes
 
     def _plan(self, params: dict[str, int]) -> Plan:
         return self.strategy.plan(self._dense, self._space.decode(params) | self._options)
@@ -165,39 +267,49 @@ class Proposer:
             return False
         return digest not in self._values and digest not in self._pending
 
-    def _store(self, entry: Entry, values: Sequence[float]) -> None:
-        self._stored.add_trial(self._frozen(entry, values))
+    def _store(self, trial: FrozenTrial) -> None:
+        self._stored.add_trial(trial)
 
-    def _frozen(self, entry: Entry, values: Sequence[float]) -> FrozenTrial:
+    def _frozen(
+        self, entry: Entry, found: Sequence[float], constraints: Mapping[str, float], record: Record | None
+    ) -> FrozenTrial:
+        told = {"entry": entry.id, "trial": entry.trial, "plan_digest": entry.plan_digest}
         return optuna.create_trial(
-            values=list(values),
+            values=list(found),
             params={name: int(value) for name, value in entry.knobs.items()},
             distributions=self._distributions,
-            user_attrs={"entry": entry.id, "trial": entry.trial, "plan_digest": entry.plan_digest},
+            constraints=dict(constraints),
+            user_attrs=told | ({} if record is None else {"log": json.dumps(record.to_json())}),
         )
 
     def _reconcile(self, known: Sequence[Entry]) -> None:
-        """Brings memory and storage to what the board says."""
-        stored = {trial.user_attrs.get("entry") for trial in self._stored.get_trials(deepcopy=False)}
+        """Brings memory and storage to what the board says, and memory to what the storage says was rejected."""
+        trials = self._stored.get_trials(deepcopy=False)
+        stored = {trial.user_attrs.get("entry") for trial in trials}
         for entry in known:
             if entry.knobs.keys() != self._distributions.keys():
                 raise InputError(
                     f"study of strategy {self.strategy.name!r}: trial {entry.trial} was searched with other knobs than "
                     "this version of the strategy has; choose another --study"
                 )
-            values = objectives(entry, self.models)
-            self._study.add_trial(self._frozen(entry, values))
+            about = Known.of(entry)
+            found, constraints = values(about, self.asking.objectives), self._constraints(about)
+            self._study.add_trial(self._frozen(entry, found, constraints, None))
             if entry.id not in stored:
-                self._store(entry, values)
-            self._values[entry.plan_digest] = values
+                self._store(self._frozen(entry, found, constraints, None))
+            self._values[entry.plan_digest] = found
+            self._see(found)
             self.finished += 1
         if known and self._plan(dict(known[-1].knobs)).digest != known[-1].plan_digest:
             raise InputError(
                 f"study of strategy {self.strategy.name!r}: trial {known[-1].trial} was searched under other options, "
                 "or by another version of the strategy; give the same ones, or choose another --study"
             )
-        for trial in self._stored.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
-            self._values.setdefault(str(trial.user_attrs.get("plan_digest")), ())
+        for trial in trials:
+            if trial.user_attrs.get("entry") is None:
+                self._values.setdefault(str(trial.user_attrs.get("plan_digest")), ())
+                if trial.state == TrialState.COMPLETE:
+                    self._study.add_trial(trial)
 
 
 def _seed(seed: int, name: str) -> int:

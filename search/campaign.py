@@ -16,9 +16,12 @@ from leaderboard import Reference as FrozenReference
 from strategies import Strategy, strategy
 from workloads import Format, InputError
 
-from .bridge import Proposal, Proposer
-from .evaluation import Evaluator, Job, Subject
+from .bridge import Asking, Proposer
+from .evaluation import Evaluator, Job, Report, Subject
 from .executors import Executor, Failure, InProcess, LocalProcesses
+from .lane import Lane, Staging
+from .objectives import Limit, Objective, default_objectives, parse_limit, parse_objective
+from .samplers import check_sampler, choose_sampler
 
 CONTROLS = ("dense", "dense+int")
 """Evaluated once in every campaign, without tuning, beside the trials: the dense network in fp32 and in int8."""
@@ -41,6 +44,14 @@ class Campaign:
     """Of every trial that starts from initial weights."""
     options: Mapping[str, bool | float] = field(default_factory=dict)
     """Of every trial: `distillation`, its weight λ; `straight_through`, training that sees the number formats."""
+    objectives: tuple[str, ...] = ()
+    """As `parse_objective` reads them; none: the one of every target."""
+    limits: tuple[str, ...] = ()
+    """As `parse_limit` reads them."""
+    sampler: str = "tpe"
+    staging: Staging = field(default_factory=Staging)
+    ladder: bool = True
+    """Whether a ladder of sizes comes before the sampler."""
 
     def options_of(self, method: Strategy) -> dict[str, bool | float]:
         """Those of the options that concern a strategy: one without number formats has nothing to see."""
@@ -60,6 +71,8 @@ class Summary:
     """Strategy → why it ended early."""
     exhausted: list[str] = field(default_factory=list)
     """Strategies whose space was used up."""
+    let_go: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Strategy → why candidates were let go before their full evaluation → how many in this run."""
     ended: str = "all trials done"
     """`all trials done`, `time budget spent` or `interrupted`."""
 
@@ -93,110 +106,111 @@ def run_campaign(
     with _optuna_storage(store) as storage:
         frozen = _frozen(evaluator, store)
         widths = rewarded_widths(list(evaluator.models.values()))
-        proposers = _proposers(campaign, evaluator, entries, trials, widths, storage, summary)
+        lanes = _lanes(campaign, evaluator, entries, trials, widths, storage, summary)
         controls = _controls(campaign, evaluator, entries)
         executor: Executor = (
             InProcess(evaluator)
             if workers == 1
             else LocalProcesses(campaign.subject, list(campaign.targets), frozen, workers)
         )
-        loop = _Loop(campaign, store, executor, proposers, controls, summary, listen)
+        loop = _Loop(store, executor, lanes, controls, summary, listen)
         try:
             loop.run(None if time_budget is None else started + time_budget)
         except KeyboardInterrupt:
             summary.ended = "interrupted"
         finally:
             executor.close()
+            summary.let_go = {name: lane.let_go for name, lane in lanes.items() if lane.let_go}
     return summary
 
 
 class _Loop:
-    """Gives jobs to the executor and results to the board and the proposers."""
+    """Gives jobs to the executor and what comes of them to the board and the strategies."""
 
     def __init__(
         self,
-        campaign: Campaign,
         store: Store,
         executor: Executor,
-        proposers: dict[str, Proposer],
+        lanes: dict[str, Lane],
         controls: list[Job],
         summary: Summary,
         listen: Listener,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.campaign, self.store, self.executor = campaign, store, executor
-        self.proposers, self.controls, self.summary, self.listen = proposers, controls, summary, listen
-        self.running: dict[tuple[str, int], tuple[Job, Proposal | None, float]] = {}
-        self.durations: list[float] = []
-        self.failures_in_a_row = dict.fromkeys(proposers, 0)
-        self.turns = list(proposers)
+        self.store, self.executor = store, executor
+        self.lanes, self.controls, self.summary, self.listen = lanes, controls, summary, listen
+        self.clock = clock
+        self.running: dict[tuple[str, int], float] = {}
+        self.durations: dict[float, list[float]] = {}
+        """Seconds of jobs by the share of the training at whose end they were paused."""
+        self.failures_in_a_row = dict.fromkeys(lanes, 0)
+        self.turns = list(lanes)
 
     def run(self, deadline: float | None) -> None:
         while True:
             while len(self.running) < self.executor.workers and not self._late(deadline):
-                next_job = self._next()
-                if next_job is None:
+                job = self._next()
+                if job is None:
                     break
-                job, proposal = next_job
-                self.running[job.strategy, job.trial] = (job, proposal, time.monotonic())
+                self.running[job.strategy, job.trial] = self.clock()
                 self.executor.submit(job)
             if not self.running:
-                if self.controls or any(p.open for p in self.proposers.values()):
+                if self.controls or any(lane.open > 0 for lane in self.lanes.values()):
                     self.summary.ended = "time budget spent"
                 return
             self._finish(*self.executor.next())
 
     def _late(self, deadline: float | None) -> bool:
+        """By the median of the longest kind of job, for nobody knows yet which kind comes next."""
         if deadline is None:
             return False
-        expected = sorted(self.durations)[len(self.durations) // 2] if self.durations else 0.0
-        return time.monotonic() + expected > deadline
+        expected = max((sorted(kind)[len(kind) // 2] for kind in self.durations.values()), default=0.0)
+        return self.clock() + expected > deadline
 
-    def _next(self) -> tuple[Job, Proposal | None] | None:
+    def _next(self) -> Job | None:
         if self.controls:
-            return self.controls.pop(0), None
+            return self.controls.pop(0)
         for _ in range(len(self.turns)):
             name = self.turns.pop(0)
             self.turns.append(name)
-            proposer = self.proposers[name]
-            if proposer.open <= 0:
-                continue
-            proposal = proposer.ask()
-            if proposal is None:
+            lane = self.lanes[name]
+            job = lane.next()
+            if lane.proposer.exhausted and lane.open <= 0 and not lane.given_up and name not in self.summary.exhausted:
                 self.summary.exhausted.append(name)
-                continue
-            job = Job(
-                study=self.campaign.name,
-                strategy=name,
-                trial=proposal.number,
-                role="candidate",
-                plan=proposal.plan.to_json(),
-                knobs=proposal.params,
-                epochs=proposer.epochs(proposal, self.campaign.epochs, self.campaign.training_epochs),
-            )
-            return job, proposal
+            if job is not None:
+                return job
         return None
 
-    def _finish(self, job: Job, outcome: Entry | Failure) -> None:
-        _, proposal, began = self.running.pop((job.strategy, job.trial))
-        proposer = self.proposers.get(job.strategy)
+    def _finish(self, job: Job, outcome: Entry | Report | Failure) -> None:
+        seconds = self.clock() - self.running.pop((job.strategy, job.trial))
+        lane = self.lanes.get(job.strategy) if job.role == "candidate" else None
+        if isinstance(outcome, Failure):
+            self._failed(job, outcome, lane)
+            return
         if isinstance(outcome, Entry):
             self.store.add(outcome)  # before the trial is told: a crash in between is mended on the next start
-            if proposal and proposer:
-                proposer.tell(proposal, outcome)
-                self.failures_in_a_row[job.strategy] = 0
+        if lane:
+            share = 1.0 if job.until is None else job.until / max(job.epochs, 1e-9)
+            self.durations.setdefault(share, []).append(seconds)
+            self.failures_in_a_row[job.strategy] = 0
+            if isinstance(outcome, Entry):
+                lane.ended(job, outcome, seconds)
                 self.summary.finished += 1
-                self.durations.append(time.monotonic() - began)
+            else:
+                lane.took(job, outcome, seconds)
+        if isinstance(outcome, Entry):
             self.listen(outcome, "")
-            return
-        line = f"{job.strategy} trial {job.trial} failed: {outcome.reason}"
-        self.summary.failed.append((job.strategy, job.trial, outcome.reason))
-        if proposal and proposer:
-            proposer.fail(proposal, outcome.reason)
+
+    def _failed(self, job: Job, failure: Failure, lane: Lane | None) -> None:
+        self.summary.failed.append((job.strategy, job.trial, failure.reason))
+        if lane:
+            lane.failed(job, failure.reason)
             self.failures_in_a_row[job.strategy] += 1
-            if outcome.bad_input or self.failures_in_a_row[job.strategy] >= GIVE_UP:
-                proposer.exhausted = True
-                self.summary.given_up[job.strategy] = outcome.reason
-        self.listen(None, f"{line}\n  plan: {json.dumps(dict(job.plan))}\n{outcome.details}".rstrip())
+            if failure.bad_input or self.failures_in_a_row[job.strategy] >= GIVE_UP:
+                lane.given_up = True
+                self.summary.given_up[job.strategy] = failure.reason
+        line = f"{job.strategy} trial {job.trial} failed: {failure.reason}"
+        self.listen(None, f"{line}\n  plan: {json.dumps(dict(job.plan))}\n{failure.details}".rstrip())
 
 
 def rewarded_widths(models: Sequence[CostModel]) -> frozenset[int]:
@@ -207,7 +221,27 @@ def rewarded_widths(models: Sequence[CostModel]) -> frozenset[int]:
     )
 
 
-def _proposers(
+def asking_of(campaign: Campaign, models: Sequence[CostModel], trials: int, seconds: float | None) -> Asking:
+    """Objectives, limits and sampler of a campaign; `seconds` is what a full evaluation takes, where that is known.
+
+    Raises `InputError` for what the targets cannot answer.
+    """
+    asked: list[Objective] = []
+    for text in campaign.objectives:
+        asked += parse_objective(text, models)
+    limits: list[Limit] = []
+    for text in campaign.limits:
+        limits += parse_limit(text, models)
+    objectives = tuple(dict.fromkeys(asked)) or default_objectives(models)
+    check_sampler(campaign.sampler)
+    sampler = campaign.sampler
+    if sampler == "auto":
+        sampler = choose_sampler(trials, len(objectives), seconds)
+    screened = campaign.staging.screen
+    return Asking(objectives, tuple(limits), screened, sampler, campaign.ladder)
+
+
+def _lanes(
     campaign: Campaign,
     evaluator: Evaluator,
     entries: Sequence[Entry],
@@ -215,18 +249,19 @@ def _proposers(
     widths: frozenset[int],
     storage: optuna.storages.BaseStorage,
     summary: Summary,
-) -> dict[str, Proposer]:
-    """A proposer for every strategy that can work on this network; the others are given up with their reason."""
-    proposers = {}
+) -> dict[str, Lane]:
+    """A lane for every strategy that can work on this network; the others are given up with their reason."""
+    asking = asking_of(campaign, list(evaluator.models.values()), trials, _seconds(campaign, entries))
+    lanes = {}
     for name in campaign.strategies:
         known = [entry for entry in entries if entry.strategy == name and entry.role == "candidate"]
         method = strategy(name)
         try:
-            proposers[name] = Proposer(
+            proposer = Proposer(
                 campaign.name,
                 method,
                 evaluator.dense,
-                list(evaluator.models.values()),
+                asking,
                 trials,
                 campaign.subject.seed,
                 widths,
@@ -236,9 +271,18 @@ def _proposers(
             )
         except InputError as error:
             summary.given_up[name] = str(error)
-    if not proposers:
+            continue
+        epochs = campaign.epochs, campaign.training_epochs
+        lanes[name] = Lane(name, proposer, evaluator, campaign.name, epochs, campaign.staging)
+    if not lanes:
         raise InputError(next(iter(summary.given_up.values())))
-    return proposers
+    return lanes
+
+
+def _seconds(campaign: Campaign, entries: Sequence[Entry]) -> float | None:
+    """Training of a full evaluation, by the median of what is on the board; None where nothing is."""
+    found = sorted(entry.training.seconds for entry in entries if entry.role == "candidate")
+    return found[len(found) // 2] if found else None
 
 
 def _controls(campaign: Campaign, evaluator: Evaluator, entries: Sequence[Entry]) -> list[Job]:

@@ -272,7 +272,7 @@ def _progress(
 
 
 def _trial_line(entry: Entry) -> str:
-    from .evaluation import ranking_accuracy
+    from .objectives import ranking_accuracy
 
     parts = [f"{entry.strategy:>14} {'control' if entry.role == 'control' else f'#{entry.trial:<3}'}"]
     parts.append(f"{100 * ranking_accuracy(entry):6.2f} %")

@@ -1,41 +1,53 @@
-"""One full evaluation: compress, tune, export, cost on every target, accuracy — and the entry that tells it all."""
+"""The evaluation of a candidate, at once or in stages: compress, cost on every target, tune, accuracy, entry."""
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 
 from cost_models import UNITS, Cost, CostModel, Deployable, Figure, Frozen, Reference, processor, target
 from leaderboard import Entry
-from strategies import Compressed, Plan, Simulated, strategy
+from strategies import Compressed, Plan, Simulated, Strategy, strategy
 from workloads import (
     Accuracy,
     Dense,
     InputError,
     Network,
     Progress,
+    Split,
     TrainingCost,
+    TrainingState,
     Workload,
     calibration_batches,
     custom_workload,
     dense,
     epoch_seconds,
     evaluate,
+    reestimate_batch_norm,
     trace,
     workload,
 )
 
+from .checkpoints import checkpoint_path, forget, pause, resume
+from .objectives import Known, Limit
+from .screening import IMAGES
+
 CALIBRATION_IMAGES = 128
 CALIBRATION_PIXELS = 2**21
 """Large pictures need fewer: ranges are taken over pixels, and calibrating holds every activation in memory."""
+PROXY_BATCHES = 8
+"""From which an untrained candidate's batch norm is estimated: with 100 its accuracy differs by less than its error."""
 EPOCH_STEPS, EPOCH_LIMIT = 5, 3.0
 """Steps and seconds to measure a training epoch with: little beside the training itself."""
 
@@ -75,6 +87,35 @@ class Job:
     knobs: Mapping[str, int]
     """The sampler's values by parameter name."""
     epochs: float
+    """Of the full evaluation."""
+    until: float | None = None
+    """Epochs at which the candidate is paused and reported on; None to evaluate it in full."""
+    limits: Sequence[Limit] = ()
+    """A network that exceeds one of them by its cost is not looked at any further; those of accuracy are not judged."""
+    costed: Costed | None = None
+    """What an earlier stage has found out."""
+
+
+@dataclass(frozen=True)
+class Costed:
+    """The costs of a network, as entries have them, and a digest of the network that they are of."""
+
+    network: str
+    costs: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A candidate that is not evaluated in full yet."""
+
+    epochs: float
+    """That it has been trained for."""
+    known: Known
+    """Its accuracy is simulated: of the untrained network on part of the validation split, of a trained one on all."""
+    exceeded: Mapping[str, float] = field(default_factory=dict)
+    """Limit → how far it is exceeded, relative to its bound; what was not known by then is left out."""
+    costed: Costed | None = None
+    """None where a limit was exceeded before all targets were asked."""
 
 
 class Evaluator:
@@ -115,21 +156,101 @@ class Evaluator:
         """The dense fp32 network as it is deployed."""
         return self._deployable(Compressed(self.dense.module, Plan(strategy="dense"), self.dense.seed))
 
-    def run(self, job: Job) -> Entry:
-        """The entry of one job."""
-        subject, plan = self.dense, Plan.from_json(job.plan)
-        method = strategy(job.strategy)
-        compressed = method.compress(subject, plan)
+    def run(self, job: Job) -> Entry | Report:
+        """The entry of one job, or where the candidate stands once it was trained for `job.until` epochs.
+
+        A paused candidate lies in the cache folder until it is evaluated in full; where it is gone it is made again.
+        """
+        method, plan = strategy(job.strategy), Plan.from_json(job.plan)
+        path = checkpoint_path(job.study, job.strategy, job.trial, plan.digest)
+        compressed, state = self._taken_up(method, plan, path)
+        if job.until is None:
+            entry = self._entry(job, method, plan, compressed, state)
+            forget(path)
+            return entry
+        costed = job.costed
+        if costed is None:
+            found = self._costed(compressed, job.limits)
+            if isinstance(found, Report):
+                return found
+            costed, counts = found
+        else:
+            counts = self._counts(compressed)
+        if job.until > 0:
+            left = job.until - (state.epochs_done if state else 0.0)
+            if left > 0:
+                state = method.tune(compressed, self.dense, left, total_epochs=job.epochs, state=state)
+            assert state is not None
+            pause(path, compressed, state)
+            accuracy = self._simulated(compressed, self.dense.splits.validation)
+        else:
+            accuracy = self._proxy(method, compressed)
+        known = Known(accuracy, _figures(costed.costs), counts["memory"])
+        return Report(job.until, known, costed=costed)
+
+    def drop(self, job: Job) -> None:
+        """Forgets a paused candidate that is not trained on."""
+        forget(checkpoint_path(job.study, job.strategy, job.trial, Plan.from_json(job.plan).digest))
+
+    def _taken_up(self, method: Strategy, plan: Plan, path: Path) -> tuple[Compressed, TrainingState | None]:
+        compressed = method.compress(self.dense, plan)
+        return compressed, resume(path, compressed)
+
+    def _costed(self, compressed: Compressed, limits: Sequence[Limit]) -> tuple[Costed, dict[str, float]] | Report:
+        """Costs on all targets, what is modelled first; a report where a limit is exceeded before the end."""
+        deployed = self._deployable(compressed)
+        counts = self._counts(compressed, deployed)
+        costs: dict[str, dict[str, Any]] = {}
+        known = Known(0.0, {}, counts["memory"])
+        for model in [None, *sorted(self.models.values(), key=lambda model: model.kind == "measured")]:
+            if model is not None:
+                costs[model.name] = self._cost(model, deployed)
+                known = Known(0.0, _figures(list(costs.values())), counts["memory"])
+            exceeded = exceeded_limits(known, limits)
+            if exceeded:
+                return Report(0.0, known, exceeded)
+        return Costed(_digest(deployed.network), [costs[name] for name in self.models]), counts
+
+    def _counts(self, compressed: Compressed, deployed: Deployable | None = None) -> dict[str, float]:
+        deployed = deployed or self._deployable(compressed)
+        return _values(target("counts").cost(deployed, Reference(self.reference_network, None)))
+
+    @cached_property
+    def _dense_counts(self) -> dict[str, float]:
+        return _values(target("counts").cost(self.reference_network, Reference(self.reference_network, None)))
+
+    def _simulated(self, compressed: Compressed, split: Split) -> float:
+        """Accuracy on a split with the number formats simulated."""
+        calibration = self._calibration
+        simulated = Simulated(compressed.deployed(calibration), compressed.formats, calibration)
+        return evaluate(simulated, split, self.dense.workload).primary
+
+    def _proxy(self, method: Strategy, compressed: Compressed) -> float:
+        """Accuracy without any training, on part of the validation split."""
+        tried = copy.deepcopy(compressed)
+        reestimate_batch_norm(tried.module, self.dense.workload, self.dense.splits.train, batches=PROXY_BATCHES)
+        return self._simulated(tried, _Part(self.dense.splits.validation, IMAGES))
+
+    def _entry(
+        self, job: Job, method: Strategy, plan: Plan, compressed: Compressed, state: TrainingState | None
+    ) -> Entry:
+        subject = self.dense
         cost = TrainingCost(0.0, 0.0, 0)
         if job.epochs > 0:
-            cost = method.tune(compressed, subject, job.epochs, total_epochs=job.epochs).cost
+            begun = state.epochs_done if state else 0.0
+            cost = method.tune(compressed, subject, job.epochs - begun, total_epochs=job.epochs, state=state).cost
         else:
             method.recalibrate(compressed, subject)
         deployed = self._deployable(compressed)
         simulated = Simulated(deployed.module, compressed.formats, deployed.calibration)
         validation = evaluate(simulated, subject.splits.validation, subject.workload)
-        counts = _values(target("counts").cost(deployed, Reference(self.reference_network, None)))
-        dense_counts = _values(target("counts").cost(self.reference_network, Reference(self.reference_network, None)))
+        counts, dense_counts = self._counts(compressed, deployed), self._dense_counts
+        known = job.costed if job.costed and job.costed.network == _digest(deployed.network) else None
+        costs = (
+            [dict(cost) for cost in known.costs] if known else [self._cost(m, deployed) for m in self.models.values()]
+        )
+        for told, model in zip(costs, self.models.values(), strict=True):
+            told["runtime_accuracy"] = self._runtime_accuracy(model, deployed)
         return Entry.create(
             workload=subject.workload.name,
             strategy=job.strategy,
@@ -147,7 +268,7 @@ class Evaluator:
             bytes=round(counts["memory"]),
             dense_parameters=round(dense_counts["parameters"]),
             dense_macs=round(dense_counts["macs"]),
-            costs=[self._cost(model, deployed) for model in self.models.values()],
+            costs=costs,
             training={
                 "epochs": float(cost.epochs),
                 "seconds": cost.seconds,
@@ -179,26 +300,23 @@ class Evaluator:
         return found
 
     def _deployable(self, compressed: Compressed) -> Deployable:
-        subject = self.dense
-        _, height, width = subject.workload.input_shape
-        images = min(CALIBRATION_IMAGES, max(8, CALIBRATION_PIXELS // (height * width)))
-        calibration = calibration_batches(
-            subject.workload, subject.splits.train, images, batch_size=max(1, images // 4)
-        )
+        calibration = self._calibration
         module = compressed.deployed(calibration)
-        network = trace(compressed.module, subject.workload.example, compressed.formats, compressed.nonzeros())
+        network = trace(compressed.module, self.dense.workload.example, compressed.formats, compressed.nonzeros())
         return Deployable(module, calibration[0][:1].contiguous(), calibration, network)
+
+    @cached_property
+    def _calibration(self) -> list[torch.Tensor]:
+        """Normalised batches of training images."""
+        workload = self.dense.workload
+        _, height, width = workload.input_shape
+        images = min(CALIBRATION_IMAGES, max(8, CALIBRATION_PIXELS // (height * width)))
+        return calibration_batches(workload, self.dense.splits.train, images, batch_size=max(1, images // 4))
 
     def _cost(self, model: CostModel, deployed: Deployable) -> dict[str, Any]:
         assert self.frozen is not None
         frozen = self.frozen[model.name]
         cost = model.cost(deployed, Reference(self.reference_network, frozen.latency, frozen.throughput))
-        runs = model.predict(deployed, deployed.example) is not None
-        accuracy = None
-        if runs:
-            accuracy = evaluate(
-                lambda images: _outputs(model, deployed, images), self.dense.splits.validation, self.dense.workload
-            )
         return {
             "target": model.name,
             "key": cost.target,
@@ -206,12 +324,42 @@ class Evaluator:
             "figures": {name: _figure(figure) | {"unit": UNITS[name]} for name, figure in cost.figures.items()},
             "speedup": _figure(cost.speedup) if cost.speedup else None,
             "executed": {layer: tuple(map(str, formats)) for layer, formats in cost.executed.items()},
-            "runtime_accuracy": _scores(accuracy) if accuracy else None,
+            "runtime_accuracy": None,
             "unstable": cost.unstable,
             "telemetry": dict(cost.telemetry),
             "samples": {name: [list(block) for block in blocks] for name, blocks in cost.samples.items()},
             "runtime": dict(cost.runtime),
         }
+
+    def _runtime_accuracy(self, model: CostModel, deployed: Deployable) -> dict[str, float | None] | None:
+        """On the validation split, as the target runs the network; None for a target that runs nothing."""
+        if model.predict(deployed, deployed.example) is None:
+            return None
+        return _scores(
+            evaluate(
+                lambda images: _outputs(model, deployed, images), self.dense.splits.validation, self.dense.workload
+            )
+        )
+
+
+class _Part:
+    """At most `count` images of a split, spread evenly over it."""
+
+    def __init__(self, split: Split, count: int) -> None:
+        self._split = split
+        self._chosen = np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def batch(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._split.batch(self._chosen[indices])
+
+
+def exceeded_limits(known: Known, limits: Sequence[Limit]) -> dict[str, float]:
+    """Limits of cost that what is known exceeds already, and how far; those of accuracy are left out."""
+    found = {str(limit): limit.violation(known, 0.0) for limit in limits if limit.objective is not None}
+    return {name: beyond for name, beyond in found.items() if beyond is not None and beyond > 0}
 
 
 def _open(targets: Sequence[str]) -> dict[str, CostModel]:
@@ -242,28 +390,23 @@ def _as_it_ended(plan: Plan, dense: Network, deployed: Network) -> Plan:
     return plan.model_copy(update={"notes": {**plan.notes, **final}})
 
 
-def objectives(entry: Entry, models: Sequence[CostModel]) -> tuple[float, ...]:
-    """What a search optimises: accuracy (larger is better), then the objective figure of every target (smaller is).
-
-    The accuracy is that of the first target that runs the network, so that int8 counts as it is executed.
-    """
-    costs = {cost.target: cost for cost in entry.costs}
-    figures = [costs[model.name].figures[model.objective].value for model in models]
-    if any(value is None for value in figures):
-        raise ValueError(f"entry {entry.id} lacks the objective of one of {[model.name for model in models]}")
-    return (ranking_accuracy(entry), *(float(value) for value in figures if value is not None))
-
-
-def ranking_accuracy(entry: Entry) -> float:
-    """Accuracy in the first runtime that ran the network, else in simulation."""
-    executed = [cost.runtime_accuracy for cost in entry.costs if cost.runtime_accuracy is not None]
-    return (executed[0] if executed else entry.accuracy.validation).primary
-
-
 def _outputs(model: CostModel, deployed: Deployable, images: torch.Tensor) -> torch.Tensor:
     outputs = model.predict(deployed, images.contiguous())
     assert outputs is not None
     return torch.from_numpy(outputs)
+
+
+def _figures(costs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
+    return {cost["target"]: {name: told["value"] for name, told in cost["figures"].items()} for cost in costs}
+
+
+def _digest(network: Network) -> str:
+    """Of all that a cost follows from."""
+    told = hashlib.sha256()
+    for layer in network.layers:
+        for name, value in vars(layer).items():
+            told.update(value.tobytes() if isinstance(value, np.ndarray) else f"{name} {value}".encode())
+    return told.hexdigest()
 
 
 def _scores(accuracy: Accuracy) -> dict[str, float | None]:

@@ -19,7 +19,7 @@ from cost_models import Frozen
 from leaderboard import Entry
 from workloads import InputError
 
-from .evaluation import Evaluator, Job, Subject
+from .evaluation import Evaluator, Job, Report, Subject
 
 ATTEMPTS = 2
 """A job whose worker dies is given to another one so many times in all."""
@@ -37,7 +37,7 @@ class Failure:
     """True where every other job of the strategy must fail alike."""
 
 
-Outcome = Entry | Failure
+Outcome = Entry | Report | Failure
 
 
 class Executor(abc.ABC):
@@ -64,7 +64,7 @@ class Executor(abc.ABC):
 
 
 def attempt(evaluator: Evaluator, job: Job) -> Outcome:
-    """The entry of a job, or the failure that an exception means."""
+    """What a job comes to, or the failure that an exception means."""
     try:
         return evaluator.run(job)
     except InputError as error:
@@ -199,4 +199,4 @@ def _work(
 
 
 def _read(message: Any) -> Outcome:
-    return message if isinstance(message, Failure) else Entry.from_json(message)
+    return Entry.from_json(message) if isinstance(message, str) else message

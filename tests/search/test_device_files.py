@@ -8,7 +8,7 @@ import pytest
 
 from cost_models import target
 from leaderboard import Query, Store
-from search import Campaign, Evaluator, Subject, Summary, objectives, run_campaign
+from search import Campaign, Evaluator, Known, Subject, Summary, default_objectives, run_campaign, values
 from workloads import InputError
 
 SHIPPED = Path(__file__).parents[2] / "cost_models"
@@ -53,7 +53,8 @@ def test_a_device_file_is_searched_resumed_and_ranked_as_the_device_it_names(sto
             assert cost.speedup is not None
             assert cost.speedup.value == pytest.approx(frozen.latency / cost.figures["latency"].value)
     latencies = tuple(cost.figures["latency"].value for cost in entries[0].costs)
-    assert objectives(entries[0], [target(text) for text in targets])[1:] == latencies
+    objectives = default_objectives([target(text) for text in targets])
+    assert values(Known.of(entries[0]), objectives)[1:] == latencies
 
 
 @pytest.mark.usefixtures("digits")

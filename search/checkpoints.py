@@ -1,0 +1,69 @@
+"""Paused candidates on disk: weights, masks and momenta as safetensors, so that any process can train them on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from strategies import Compressed
+from workloads import TrainingCost, TrainingState, cache_folder
+
+
+def checkpoint_path(study: str, strategy: str, trial: int, digest: str) -> Path:
+    """Where a candidate of that plan is paused; the user's cache folder is shared by the processes of a machine."""
+    names = (re.sub(r"[^\w.@+-]+", "-", name) for name in (study, strategy))
+    return cache_folder().joinpath("paused", *names, f"{trial}-{digest[:16]}.safetensors")
+
+
+def pause(path: Path, compressed: Compressed, state: TrainingState) -> None:
+    """Writes the candidate in one step: a killed process leaves no half file under the name."""
+    tensors: dict[str, Tensor] = {}
+    tensors |= {f"weight/{name}": tensor for name, tensor in compressed.module.state_dict().items()}
+    tensors |= {f"mask/{name}": mask for name, mask in compressed.masks.items()}
+    tensors |= {f"momentum/{name}": tensor for name, tensor in state.optimizer.items()}
+    about = {"epochs": json.dumps(state.epochs_done), "cost": json.dumps(asdict(state.cost))}
+    content = safetensors.torch.save({name: t.detach().contiguous().clone() for name, t in tensors.items()}, about)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(f".{os.getpid()}")
+    try:
+        fresh.write_bytes(content)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def resume(path: Path, compressed: Compressed) -> TrainingState | None:
+    """Fills the freshly compressed network with the paused one's weights and masks; None where there is no whole file.
+
+    Who gets None trains from the start: the result is the same, for training in parts equals training at once.
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            about = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        state = TrainingState(
+            float(json.loads(about["epochs"])), TrainingCost(**json.loads(about["cost"])), _part(tensors, "momentum")
+        )
+        compressed.module.load_state_dict(_part(tensors, "weight"))
+    except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError):
+        return None
+    compressed.masks = _part(tensors, "mask")
+    return state
+
+
+def forget(path: Path) -> None:
+    """Removes the candidate; one that is not there is no fault."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def _part(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{kind}/"): t for name, t in tensors.items() if name.startswith(f"{kind}/")}

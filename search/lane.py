@@ -1,0 +1,246 @@
+"""One strategy on its way through the stages: which candidate is costed, trained on, evaluated in full, or let go.
+
+    proposal → costs (modelled, then measured) → limits → untrained accuracy → screen → rungs of training → entry
+
+The plans that knowledge put first skip the rungs. A candidate that starts from initial weights has no accuracy before
+its training, and one whose structure changes on the way cannot be paused: both go from the limits to the entry.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from leaderboard import Entry
+from workloads import steps_in
+
+from .bridge import Proposal, Proposer
+from .evaluation import Costed, Evaluator, Job, Report
+from .log import Stage, Step
+from .objectives import Known, values
+from .rungs import REDUCTION, Rungs
+from .screening import IMAGES, clearly_beaten
+
+RUNGS = (1 / 9, 1 / 3)
+"""Fractions of the full training after which candidates are compared."""
+
+
+@dataclass(frozen=True)
+class Staging:
+    """Which stages there are before a full evaluation; without any, every proposal is evaluated in full."""
+
+    screen: bool = False
+    """Candidates that are beaten before any training are let go."""
+    rungs: tuple[float, ...] = ()
+    """Fractions of the full training, ascending, within 0 and 1."""
+    reduction: int = REDUCTION
+
+
+@dataclass
+class _Candidate:
+    proposal: Proposal
+    job: Job
+    known: Known | None = None
+    untrained: float | None = None
+    """Accuracy before any training."""
+    rung: int = -1
+    """The last that it reached."""
+
+
+@dataclass
+class Lane:
+    """What one strategy does next. Not for several threads."""
+
+    name: str
+    proposer: Proposer
+    evaluator: Evaluator
+    study: str
+    epochs: tuple[float, float]
+    """Of a full evaluation from the trained network, and from initial weights."""
+    staging: Staging
+    given_up: bool = False
+    """True where nothing more is to be tried."""
+    let_go: dict[str, int] = field(default_factory=dict)
+    """Why candidates were let go → how many."""
+
+    def __post_init__(self) -> None:
+        self._rungs = Rungs(self.staging.rungs, self.staging.reduction)
+        self._candidates: dict[int, _Candidate] = {}
+        self._ready: deque[tuple[_Candidate, float | None]] = deque()
+        """Candidates with the epochs that they are to be trained for next, None for all."""
+        self._full: set[int] = set()
+        """On their way to a full evaluation."""
+        for proposal, notes in self.proposer.waiting:
+            self._take_up(proposal, notes)
+
+    @property
+    def open(self) -> int:
+        """Full evaluations that are still to be begun."""
+        if self.given_up or (self.proposer.exhausted and not self._rungs.waiting and not self._ready):
+            return 0
+        return self.proposer.wanted - self.proposer.finished - len(self._full)
+
+    def next(self) -> Job | None:
+        """The next job; None where nothing can be begun before a running one ends, or at all (`ended`)."""
+        if self._ready and not self.given_up:
+            return self._begun(*self._ready.popleft())
+        if self.open <= 0:
+            return None
+        promoted = self._rungs.promote()
+        if promoted is None and not self.proposer.exhausted:
+            proposal = self.proposer.ask()
+            if proposal is not None:
+                return self._first(proposal)
+        if promoted is None:
+            promoted = self._rungs.best_waiting()
+        if promoted is None:
+            return None
+        number, rung = promoted
+        return self._begun(self._candidates[number], self._after(rung, self._candidates[number].job))
+
+    def took(self, job: Job, report: Report, seconds: float) -> None:
+        """A job ended with a report: what becomes of its candidate."""
+        candidate = self._candidates[job.trial]
+        proposal = candidate.proposal
+        stage: Stage = "cost" if report.exceeded or report.costed is None else "rung" if report.epochs else "screen"
+        objectives = self.proposer.asking.objectives
+        told = all(objective.value(report.known) is not None for objective in objectives)
+        found = values(report.known, objectives) if told and stage != "cost" else ()
+        proposal.steps += (Step(stage, report.epochs, found, seconds),)
+        if report.exceeded:
+            self._let_go(candidate, report, f"exceeds {', '.join(sorted(report.exceeded))}")
+            return
+        candidate.known = report.known
+        candidate.job = replace(candidate.job, costed=report.costed)
+        if stage == "screen":
+            candidate.untrained = report.known.accuracy
+            if self.staging.screen and not proposal.chosen and self._is_beaten(candidate):
+                self._let_go(candidate, report, "beaten before training")
+                return
+        self._go_on(candidate, report)
+
+    def ended(self, job: Job, entry: Entry, seconds: float) -> None:
+        """A job ended with the entry of its candidate, which is on the board."""
+        candidate = self._candidates[job.trial]
+        found = values(Known.of(entry), self.proposer.asking.objectives)
+        candidate.proposal.steps += (Step("full", job.epochs, found, seconds),)
+        self.proposer.tell(candidate.proposal, entry)
+        candidate.known = Known.of(entry)
+        candidate.job = replace(candidate.job, costed=None)  # thousands of samples that the entry holds now
+        self._full.discard(job.trial)
+
+    def failed(self, job: Job, reason: str) -> None:
+        """A job failed for good."""
+        candidate = self._candidates.pop(job.trial)
+        self.evaluator.drop(job)
+        self.proposer.fail(candidate.proposal, reason)
+        self._full.discard(job.trial)
+
+    def _first(self, proposal: Proposal) -> Job:
+        plan, asking = proposal.plan, self.proposer.asking
+        job = Job(
+            study=self.study,
+            strategy=self.name,
+            trial=proposal.number,
+            role="candidate",
+            plan=plan.to_json(),
+            knobs=proposal.params,
+            epochs=self.proposer.epochs(plan, *self.epochs),
+            limits=asking.limits,
+        )
+        candidate = self._candidates[proposal.number] = _Candidate(proposal, job)
+        staged = (
+            any(limit.objective is not None for limit in asking.limits) or self.staging.screen or self._can_pause(job)
+        )
+        return self._begun(candidate, 0.0 if staged else None)
+
+    def _begun(self, candidate: _Candidate, until: float | None) -> Job:
+        candidate.job = replace(candidate.job, until=until)
+        if until is None:
+            self._full.add(candidate.job.trial)
+        return candidate.job
+
+    def _go_on(self, candidate: _Candidate, report: Report) -> None:
+        """The stage after the one that a candidate has passed."""
+        if not self._can_pause(candidate.job) or candidate.proposal.chosen:
+            self._enter_full(candidate)
+        elif report.epochs == 0:
+            self._ready.append((candidate, self._after(-1, candidate.job)))
+        else:
+            candidate.rung += 1
+            self._wait(candidate)
+
+    def _enter_full(self, candidate: _Candidate) -> None:
+        self._full.add(candidate.job.trial)
+        self._ready.append((candidate, None))
+
+    def _wait(self, candidate: _Candidate) -> None:
+        self._rungs.add(candidate.rung, candidate.job.trial, self._minimised(candidate))
+        notes = {"rung": candidate.rung, "untrained": candidate.untrained, **_plain(candidate)}
+        self.proposer.wait(candidate.proposal, notes)
+
+    def _take_up(self, proposal: Proposal, notes: Mapping[str, Any]) -> None:
+        self._first(proposal)
+        candidate = self._candidates[proposal.number]
+        costed = Costed(notes["costed"]["network"], notes["costed"]["costs"])
+        candidate.job = replace(candidate.job, costed=costed)
+        candidate.known = Known(notes["accuracy"], notes["figures"], notes["bytes"])
+        candidate.untrained, candidate.rung = notes["untrained"], notes["rung"]
+        self._full.discard(proposal.number)
+        if candidate.rung < len(self.staging.rungs):
+            self._rungs.add(candidate.rung, proposal.number, self._minimised(candidate))
+        else:
+            self._enter_full(candidate)
+
+    def _let_go(self, candidate: _Candidate, report: Report, reason: str) -> None:
+        self.let_go[reason] = self.let_go.get(reason, 0) + 1
+        self.proposer.reject(candidate.proposal, report.known, report.exceeded, reason)
+        del self._candidates[candidate.job.trial]
+
+    def _after(self, rung: int, job: Job) -> float | None:
+        """Epochs at the end of the rung behind `rung`; None where the full evaluation is next."""
+        return job.epochs * self.staging.rungs[rung + 1] if rung + 1 < len(self.staging.rungs) else None
+
+    def _can_pause(self, job: Job) -> bool:
+        """Whether rungs can compare it: its structure stays what it is, and a rung is at least one step long."""
+        if not self.staging.rungs:
+            return False
+        dense, method = self.evaluator.dense, self.proposer.strategy
+        steps = steps_in(job.epochs, dense.workload, dense.splits.train)
+        plan = self._candidates[job.trial].proposal.plan
+        return steps * self.staging.rungs[0] >= 1 and not method.stages(plan, steps)
+
+    def _is_beaten(self, candidate: _Candidate) -> bool:
+        others = [c for c in self._candidates.values() if c is not candidate and c.untrained is not None and c.known]
+        if candidate.untrained is None or not others or self.proposer.strategy.start == "initial":
+            return False
+        images = min(IMAGES, len(self.evaluator.dense.splits.validation))
+        return clearly_beaten(
+            self._minimised(candidate)[1:],
+            candidate.untrained,
+            np.array([self._minimised(other)[1:] for other in others]),
+            np.array([other.untrained for other in others], dtype=float),
+            images,
+        )
+
+    def _minimised(self, candidate: _Candidate) -> tuple[float, ...]:
+        """Minus its accuracy, then the objectives that are known before the end, all turned so that less is better."""
+        assert candidate.known is not None
+        told = [(objective, objective.value(candidate.known)) for objective in self.proposer.asking.objectives]
+        costs = [-value if objective.larger_is_better else value for objective, value in told if value is not None]
+        return (-candidate.known.accuracy, *costs)
+
+
+def _plain(candidate: _Candidate) -> dict[str, Any]:
+    known, costed = candidate.known, candidate.job.costed
+    assert known is not None and costed is not None
+    return {
+        "accuracy": known.accuracy,
+        "figures": {target: dict(figures) for target, figures in known.figures.items()},
+        "bytes": known.bytes,
+        "costed": {"network": costed.network, "costs": [dict(cost) for cost in costed.costs]},
+    }

@@ -106,6 +106,9 @@ class Proposer:
             sampler=make_sampler(asking.sampler, _seed(seed, strategy.name), trials), directions=directions
         )
         self._values: dict[str, tuple[float, ...]] = {}
+        """Digest → what the sampler was told of a plan in full; empty for plans that were rejected or failed."""
+        self._violations: dict[str, dict[str, float]] = {}
+        """The same for its constraints."""
         self._pending: set[str] = set()
         self._worst = dense.validation.primary, [0.0] * len(asking.objectives)
         self.finished = 0
@@ -154,6 +157,7 @@ class Proposer:
             proposal.trial.set_constraint(name, value)
         self._study.tell(proposal.trial, found)
         self._store(self._frozen(entry, found, constraints, proposal.record("full")))
+        self._violations[proposal.plan.digest] = constraints
         self._end(proposal, found)
         self.finished += 1
 
@@ -239,6 +243,8 @@ class Proposer:
             self._study.tell(trial, state=TrialState.FAIL)
             return None
         if self._values.get(plan.digest):
+            for name, value in self._violations[plan.digest].items():
+                trial.set_constraint(name, value)
             self._study.tell(trial, self._values[plan.digest])
             return None
         if plan.digest in self._values or plan.digest in self._pending:
@@ -297,7 +303,7 @@ class Proposer:
             self._study.add_trial(self._frozen(entry, found, constraints, None))
             if entry.id not in stored:
                 self._store(self._frozen(entry, found, constraints, None))
-            self._values[entry.plan_digest] = found
+            self._values[entry.plan_digest], self._violations[entry.plan_digest] = found, constraints
             self._see(found)
             self.finished += 1
         if known and self._plan(dict(known[-1].knobs)).digest != known[-1].plan_digest:

@@ -54,6 +54,26 @@ def search(
     straight_through: Annotated[
         bool, typer.Option("--straight-through", help="Tuning sees the number formats (quantisation-aware).")
     ] = False,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            help="What is minimised beside the loss of accuracy: latency, energy, fps, bytes, training, … with commas "
+            "between several; FIGURE@TARGET for one target alone. Each target's own unless given."
+        ),
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(help="A bound such as latency=2ms, drop=1.0 (points), bytes=100kB; may be given several times."),
+    ] = None,
+    sampler: Annotated[
+        str, typer.Option(help="tpe, gp, nsga2, random, qmc, or auto: by trials, objectives and their time.")
+    ] = "tpe",
+    stages: Annotated[
+        str,
+        typer.Option(
+            help="What comes before a full evaluation: screening, rungs, none, or auto: those that save time here."
+        ),
+    ] = "auto",
     time_budget: Annotated[
         str | None, typer.Option(help="Stop in time: 90s, 10m or 2h from now, training included.")
     ] = None,
@@ -89,8 +109,10 @@ def search(
 
     from leaderboard import Store
 
-    from .campaign import Campaign, run_campaign
+    from .campaign import Campaign, asking_of, run_campaign
+    from .estimate import tuning_seconds
     from .evaluation import Evaluator, Subject
+    from .lane import staging_of
 
     started = time.monotonic()
     console = Console(highlight=False)
@@ -110,7 +132,12 @@ def search(
         epochs=opened.recipe.tune_epochs if epochs is None else epochs,
         training_epochs=opened.recipe.epochs if training_epochs is None else training_epochs,
         options={} if distillation is None else {"distillation": distillation},
+        objectives=() if objective is None else _names(objective, "objective"),
+        limits=tuple(limit or ()),
+        sampler=sampler,
     )
+    asking_of(campaign, list(evaluator.models.values()), trials, None)  # refused before anything is trained
+    staging_of(stages, 0.0)
     if straight_through:
         campaign = replace(campaign, options={**campaign.options, "straight_through": True})
     with Store(storage) as store:
@@ -119,6 +146,7 @@ def search(
             return
         console.print(f"study [bold]{campaign.name}[/] in {store.name}")
         _train_dense(console, evaluator)
+        campaign = replace(campaign, staging=staging_of(stages, tuning_seconds(evaluator, campaign.epochs)))
         left = None if budget is None else max(0.0, budget - (time.monotonic() - started))
         with _progress(console, trials * len(names), campaign, store) as listen:
             summary = run_campaign(
@@ -332,6 +360,9 @@ def _print_summary(console: Console, campaign: Campaign, store: Store, summary: 
     for name in summary.exhausted:
         console.print(f"{name}: every plan of its space was evaluated")
     console.print(f"{summary.ended}: {summary.finished} trials finished, {len(summary.failed)} failed, {seconds:.0f} s")
+    for name, reasons in summary.let_go.items():
+        told = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+        console.print(f"{name}: let go before their full evaluation: {told}", markup=False)
     for key, ranks in hypervolumes(list(store.entries(study=campaign.name))).items():
         console.print(
             f"\nstrategies on {key}, by hypervolume of validation accuracy and speed-up; one seed, so no intervals"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from leaderboard import Entry
-from workloads import steps_in
+from workloads import InputError, steps_in
 
 from .bridge import Proposal, Proposer
 from .evaluation import Costed, Evaluator, Job, Report
@@ -38,6 +38,30 @@ class Staging:
     rungs: tuple[float, ...] = ()
     """Fractions of the full training, ascending, within 0 and 1."""
     reduction: int = REDUCTION
+
+
+STAGES = ("screening", "rungs")
+SCREENING_PAYS = 5.0
+"""Seconds of training in a full evaluation from which an accuracy before it, a second or two, is worth having."""
+RUNGS_PAY = 20.0
+"""The same for rungs, which cost two or three candidates for every one that is evaluated in full."""
+
+
+def staging_of(stages: str, training: float) -> Staging:
+    """The stages of a search: `auto`, `none`, or their names with commas between them.
+
+    `training` is how many seconds a full evaluation trains; where that is little beside costing a network, `auto`
+    leaves stages out. Raises `InputError` for an unknown name.
+    """
+    if stages == "auto":
+        names = {"screening"} if training >= SCREENING_PAYS else set()
+        names |= {"rungs"} if training >= RUNGS_PAY else set()
+    else:
+        names = set() if stages == "none" else {name.strip() for name in stages.split(",")}
+        unknown = sorted(names - set(STAGES))
+        if unknown:
+            raise InputError(f"stage {unknown[0]!r} is unknown; allowed: auto, none, or some of {', '.join(STAGES)}")
+    return Staging("screening" in names, RUNGS if "rungs" in names else ())
 
 
 @dataclass

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ from workloads import Dense, InputError
 from .log import Record, Step, forget_paused, keep_paused, logged, paused
 from .objectives import Known, Limit, Objective, values
 from .samplers import make_sampler
+from .spaces import flat
 
 LADDER = 5
 """Rungs of the uniform ladder at most; never more than half of the trials asked for."""
@@ -62,8 +63,8 @@ class Asking:
     screened: bool = False
     """Whether candidates may be rejected before their full evaluation."""
     sampler: str = "tpe"
-    ladder: bool = True
-    """Whether a ladder of sizes comes before the sampler."""
+    layout: str = "levels"
+    """One of `spaces.LAYOUTS`; only a space with common levels has a ladder, which comes before the sampler."""
 
 
 class Proposer:
@@ -81,16 +82,16 @@ class Proposer:
         storage: optuna.storages.BaseStorage,
         known: Sequence[Entry] = (),
         options: Mapping[str, bool | float] | None = None,
-        shape: Callable[[Space], Space] = lambda space: space,
     ) -> None:
         """`known` are the entries of this campaign and strategy that are on the board already.
 
-        `options` are knobs that all trials share (`Strategy.plan`). `shape` changes the strategy's own space.
+        `options` are knobs that all trials share (`Strategy.plan`).
         """
         self.strategy, self.asking, self.wanted = strategy, asking, trials
         self._options = dict(options or {})
         self._dense = dense
-        self._space: Space = shape(strategy.space(dense, widths))
+        space = strategy.space(dense, widths)
+        self._space: Space = flat(space) if asking.layout == "flat" else space
         self._ranges = self._space.ranges()
         self._distributions: dict[str, BaseDistribution] = {
             name: IntDistribution(low, high) for name, (low, high) in self._ranges.items()
@@ -123,7 +124,7 @@ class Proposer:
         self.waiting = [self._resumed(record) for record in waiting if record.number not in done]
         """Candidates that were paused when the last run of this study ended, with the notes of their last stage."""
         self._chosen: list[dict[str, int]] = []
-        for params in self._space.ladder(min(LADDER, (trials + 1) // 2)) if asking.ladder else ():
+        for params in () if asking.layout == "flat" else self._space.ladder(min(LADDER, (trials + 1) // 2)):
             if self._new(params):
                 self._study.enqueue_trial(params)
                 self._chosen.append(params)

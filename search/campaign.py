@@ -50,8 +50,8 @@ class Campaign:
     """As `parse_limit` reads them."""
     sampler: str = "tpe"
     staging: Staging = field(default_factory=Staging)
-    ladder: bool = True
-    """Whether a ladder of sizes comes before the sampler."""
+    layout: str = "levels"
+    """Of the search space, one of `spaces.LAYOUTS`."""
 
     def options_of(self, method: Strategy) -> dict[str, bool | float]:
         """Those of the options that concern a strategy: one without number formats has nothing to see."""
@@ -238,7 +238,7 @@ def asking_of(campaign: Campaign, models: Sequence[CostModel], trials: int, seco
     if sampler == "auto":
         sampler = choose_sampler(trials, len(objectives), seconds)
     screened = campaign.staging.screen
-    return Asking(objectives, tuple(limits), screened, sampler, campaign.ladder)
+    return Asking(objectives, tuple(limits), screened, sampler, campaign.layout)
 
 
 def _lanes(

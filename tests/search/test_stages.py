@@ -205,11 +205,13 @@ def test_every_sampler_leads_a_search(store: Store, digits: Dense, sampler: str)
     assert run(store, FakeEvaluator(digits), trials=14, campaign=chosen).finished == 14
 
 
-def test_without_a_ladder_the_sampler_begins(store: Store, digits: Dense) -> None:
+def test_in_a_flat_space_the_sampler_begins_and_every_group_goes_its_own_way(store: Store, digits: Dense) -> None:
     evaluator = FakeEvaluator(digits)
-    run(store, evaluator, trials=3, campaign=campaign(staging=Staging(), ladder=False, sampler="random"))
-    sizes = [set(dict(job.plan)["channels"].values()) for job in evaluator.jobs if job.role == "candidate"]
-    assert any(len(size) > 1 for size in sizes)
+    run(store, evaluator, trials=40, campaign=campaign(staging=Staging(), layout="flat", sampler="random"))
+    drawn = [list(dict(job.plan)["channels"].values()) for job in evaluator.jobs if job.role == "candidate"]
+    assert len({tuple(ratios) for ratios in drawn}) == 40
+    # With a common level, ratios of two groups lie four steps of 0.05 apart at most.
+    assert sum(max(ratios) - min(ratios) > 0.25 for ratios in drawn) > 20
 
 
 def test_stages_by_name_and_by_what_they_save() -> None:

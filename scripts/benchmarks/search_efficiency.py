@@ -1,0 +1,251 @@
+"""How many full evaluations, and how long, until a search is as good as a well set up one after many?
+
+    python scripts/benchmarks/search_efficiency.py --scale digits --out docs/results/search_efficiency
+
+Every method searches the same workload, strategy and target, from the same dense network of its seed:
+
+- `ours`: a space shaped by sensitivity, its plans first; screening; rungs; TPE
+- `strong`: a ladder of uniform sizes, common levels with deviations, TPE: a study as an expert sets it up
+- `tpe`, `nsga2`, `random`: every layer's ratio drawn on its own, cold
+- `no sensitivity`, `no screening`, `no rungs`: ours without one of its parts
+
+Printed are means with 95 % intervals (Student's) over seeds of the hypervolume of accuracy in the runtime and measured
+speed-up (`leaderboard.hypervolume`), after so many full evaluations and after so many seconds of everything: proxies,
+measuring, sensitivity, the sampler's thinking. `digits` and `resnet8` take hours; finished searches are kept in
+OUT.json, and the same command goes on where it was cut off. `--methods` and `--seeds` choose a part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from latency_repeatability import Cell, Kept
+from scipy import stats
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+OURS = {"layout": "guided", "staging": ("screening", "rungs")}
+COLD = {"layout": "flat", "staging": ()}
+METHODS: dict[str, dict[str, Any]] = {
+    "ours": OURS,
+    "strong": {"layout": "levels", "staging": ()},
+    "tpe": COLD,
+    "nsga2": COLD | {"sampler": "nsga2"},
+    "random": COLD | {"sampler": "random"},
+    "no sensitivity": OURS | {"layout": "levels"},
+    "no screening": OURS | {"staging": ("rungs",)},
+    "no rungs": OURS | {"staging": ("screening",)},
+}
+FEW = ("ours", "no sensitivity", "no screening", "no rungs")
+"""Methods that get the small budget."""
+SCALES: dict[str, dict[str, Any]] = {
+    "smoke": {"workload": "digits/cnn", "target": "counts", "few": 4, "many": 8, "epochs": 1.0, "seeds": 2},
+    "digits": {
+        "workload": "digits/cnn",
+        "target": "cpu-onnxruntime",
+        "few": 20,
+        "many": 200,
+        "epochs": None,
+        "seeds": 5,
+    },
+    "resnet8": {
+        **{"workload": "cifar10/resnet8", "target": "cpu-onnxruntime", "few": 20, "many": 200},
+        **{"epochs": None, "seeds": 1},
+    },
+}
+STRATEGY = "l1+int"
+MARKS = (1, 2, 5, 10, 20, 50, 100, 200)
+"""Full evaluations at which the table tells the hypervolume."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", choices=SCALES, default="smoke", help="smoke: two minutes (default)")
+    parser.add_argument("--methods", default=",".join(METHODS), help="names with commas between them (default all)")
+    parser.add_argument("--seeds", type=int, help="seeds (default by scale)")
+    parser.add_argument("--data-dir", help="folder of the data sets (default: SHRINKBOARD_DATA)")
+    parser.add_argument("--out", type=Path, help="write OUT.json, OUT.md and OUT.png")
+    parser.add_argument("--search", nargs=3, metavar=("METHOD", "SCALE", "SEED"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.data_dir:
+        os.environ["SHRINKBOARD_DATA"] = arguments.data_dir
+    if arguments.search:
+        method, scale, seed = arguments.search
+        print(json.dumps(searched(method, scale, int(seed))))
+        return
+    scale = SCALES[arguments.scale]
+    methods = [name for name in arguments.methods.split(",") if name]
+    if unknown := [name for name in methods if name not in METHODS]:
+        parser.error(f"method {unknown[0]!r} is unknown; allowed: {', '.join(METHODS)}")
+    about = {"scale": arguments.scale, "target": key_of(scale["target"]), "strategy": STRATEGY}
+    kept = Kept(arguments.out and arguments.out.with_suffix(".json"), about)
+    for seed in range(arguments.seeds or scale["seeds"]):
+        for method in methods:
+            print(f"{method}, seed {seed}", file=sys.stderr, flush=True)
+            kept.get(f"{method}, {seed}", partial(child, method, arguments.scale, seed))
+    text = markdown(about, kept.cells)
+    print(text)
+    if arguments.out:
+        draw(kept.cells, arguments.out)
+        arguments.out.with_suffix(".md").write_text(
+            f"# What a search needs\n\nMade by `python scripts/benchmarks/search_efficiency.py --scale "
+            f"{arguments.scale}`; every evaluation stands in `{arguments.out.name}.json`.\n\n{text}\n"
+        )
+
+
+def child(method: str, scale: str, seed: int) -> Cell:
+    """One search in a fresh process."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--search", method, scale, str(seed)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{method}, seed {seed} failed: {done.stderr.strip().splitlines()[-1:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def key_of(name: str) -> str:
+    from cost_models import target
+
+    return target(name).key
+
+
+def searched(method: str, scale: str, seed: int) -> Cell:
+    """All full evaluations of one search in their order: seconds since its start, accuracy, speed-up."""
+    from leaderboard import Entry, Store
+    from search import Campaign, Evaluator, Subject, ranking_accuracy, run_campaign, staging_of
+
+    chosen, settings = SCALES[scale], METHODS[method]
+    evaluator = Evaluator(Subject(chosen["workload"], seed=seed), [chosen["target"]])
+    recipe, dense = evaluator.dense.workload.recipe, evaluator.dense  # its training is the same for all
+    campaign = Campaign(
+        name="efficiency",
+        subject=evaluator.subject,
+        strategies=(STRATEGY,),
+        targets=(chosen["target"],),
+        epochs=recipe.tune_epochs if chosen["epochs"] is None else chosen["epochs"],
+        training_epochs=float(recipe.epochs),
+        sampler=settings.get("sampler", "tpe"),
+        layout=settings["layout"],
+        staging=staging_of(",".join(settings["staging"]) or "none", 0.0),
+    )
+    told: list[dict[str, float]] = []
+    began = time.monotonic()
+
+    def listen(entry: Entry | None, line: str) -> None:
+        if entry is not None and entry.role == "candidate":
+            [cost] = entry.costs
+            faster = cost.speedup.value if cost.speedup else entry.dense_macs / entry.macs
+            told.append(
+                {
+                    "seconds": time.monotonic() - began,
+                    "accuracy": ranking_accuracy(entry),
+                    "speedup": float(faster or 0),
+                }
+            )
+
+    with tempfile.TemporaryDirectory() as folder, Store(str(Path(folder) / "board.db")) as store:
+        trials = chosen["few" if method in FEW else "many"]
+        summary = run_campaign(campaign, store, trials=trials, evaluator=evaluator, listen=listen)
+    return {
+        **{"method": method, "seed": seed, "dense": dense.validation.primary, "evaluations": told},
+        **{"seconds": time.monotonic() - began, "let_go": summary.let_go, "failed": len(summary.failed)},
+    }
+
+
+def curve(cell: Cell) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds and hypervolume after every full evaluation, (n,) each."""
+    from leaderboard import hypervolume
+
+    seen = cell["evaluations"]
+    faster, accuracy = (np.array([one[name] for one in seen]) for name in ("speedup", "accuracy"))
+    covered = [hypervolume(faster[: n + 1], accuracy[: n + 1], cell["dense"], 8.0) for n in range(len(seen))]
+    return np.array([one["seconds"] for one in seen]), np.array(covered)
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half width of the 95 % interval (Student's); 0 of a single value."""
+    count = len(values)
+    half = float(stats.t.ppf(0.975, count - 1) * np.std(values, ddof=1) / np.sqrt(count)) if count > 1 else 0.0
+    return float(np.mean(values)), half
+
+
+def by_method(cells: dict[str, Cell]) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
+    """Method → the curves of its seeds, in the order of `METHODS`."""
+    return {
+        method: found
+        for method in METHODS
+        if (found := [curve(cell) for cell in cells.values() if cell["method"] == method])
+    }
+
+
+def markdown(about: dict[str, str], cells: dict[str, Cell]) -> str:
+    """Hypervolume after so many full evaluations, and the seconds until the strong baseline's last hypervolume."""
+    curves = by_method(cells)
+    marks = [mark for mark in MARKS if any(len(c) >= mark for found in curves.values() for _, c in found)]
+    goal = np.mean([c[-1] for _, c in curves["strong"]]) if "strong" in curves else None
+    lines = [
+        f"{SCALES[about['scale']]['workload']}, `{about['strategy']}`, target `{about['target']}`. Hypervolume ± 95 % "
+        f"interval over seeds.",
+        "",
+        f"| method | seeds | {' | '.join(f'after {mark}' for mark in marks)} | at the end | seconds "
+        "| seconds to strong's end |",
+        "|---|---:|" + "---:|" * (len(marks) + 3),
+    ]
+    for method, found in curves.items():
+        cells_at = [
+            told([c[mark - 1] for _, c in found]) if all(len(c) >= mark for _, c in found) else "–" for mark in marks
+        ]
+        reach = [float(s[np.argmax(c >= goal)]) for s, c in found if goal is not None and c[-1] >= goal]
+        arrives = f"{np.mean(reach):.0f} ({len(reach)} of {len(found)})" if reach else "–"
+        lines.append(
+            f"| {method} | {len(found)} | {' | '.join(cells_at)} | {told([c[-1] for _, c in found])} "
+            f"| {np.mean([s[-1] for s, _ in found]):.0f} | {arrives} |"
+        )
+    return "\n".join(lines)
+
+
+def told(values: Sequence[float]) -> str:
+    """Mean ± half width in words."""
+    mean, half = interval(values)
+    return f"{mean:.3f} ± {half:.3f}" if len(values) > 1 else f"{mean:.3f}"
+
+
+def draw(cells: dict[str, Cell], out: Path) -> None:
+    """Hypervolume against full evaluations and against seconds: the mean over seeds."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
+    for place, (method, found) in enumerate(by_method(cells).items()):
+        style: dict[str, Any] = {"color": f"C{place}", "label": method, "linewidth": 2.2 if method == "ours" else 1.3}
+        shortest = min(len(c) for _, c in found)
+        mean = np.mean([c[:shortest] for _, c in found], axis=0)
+        axes[0].plot(np.arange(1, shortest + 1), mean, **style)
+        moments = np.geomspace(max(s[0] for s, _ in found), min(s[-1] for s, _ in found), 60)
+        axes[1].plot(moments, np.mean([step(s, c, moments) for s, c in found], axis=0), **style)
+    for axis, name in zip(axes, ("full evaluations", "seconds, everything counted"), strict=True):
+        axis.set(xlabel=name, xscale="log")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("hypervolume")
+    axes[1].legend(fontsize=8)
+    figure.savefig(out.with_suffix(".png"), dpi=120)
+
+
+def step(seconds: np.ndarray, covered: np.ndarray, moments: np.ndarray) -> np.ndarray:
+    """The hypervolume at each moment, (m,): that of the last evaluation before it."""
+    place = np.searchsorted(seconds, moments, side="right") - 1
+    return np.where(place >= 0, covered[np.maximum(place, 0)], 0.0)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,8 @@ Every method searches the same workload, strategy and target, from the same dens
 
 Printed are means with 95 % intervals (Student's) over seeds of the hypervolume of accuracy in the runtime and measured
 speed-up (`leaderboard.hypervolume`), after so many full evaluations and after so many seconds of everything: proxies,
-measuring, sensitivity, the sampler's thinking. `digits` and `resnet8` take hours; finished searches are kept in
+measuring, sensitivity, the sampler's thinking. `digits` and `resnet8` take hours, `fpga` (digits on a
+modelled device that rewards narrow integers) one; finished searches are kept in
 OUT.json, and the same command goes on where it was cut off. `--methods` and `--seeds` choose a part.
 """
 
@@ -65,6 +66,7 @@ SCALES: dict[str, dict[str, Any]] = {
         **{"workload": "cifar10/resnet8", "target": "cpu-onnxruntime", "few": 20, "many": 200},
         **{"epochs": None, "seeds": 1},
     },
+    "fpga": {"workload": "digits/cnn", "target": "fpga-zcu104", "few": 20, "many": 200, "epochs": None, "seeds": 5},
 }
 STRATEGY = "l1+int"
 MARKS = (1, 2, 5, 10, 20, 50, 100, 200)

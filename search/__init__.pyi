@@ -5,7 +5,9 @@ from .evaluation import Evaluator as Evaluator
 from .evaluation import Job as Job
 from .evaluation import Subject as Subject
 from .lane import Staging as Staging
+from .lane import staging_of as staging_of
 from .objectives import Known as Known
 from .objectives import default_objectives as default_objectives
 from .objectives import ranking_accuracy as ranking_accuracy
 from .objectives import values as values
+from .ranking import CAP as CAP

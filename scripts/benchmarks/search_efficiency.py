@@ -127,7 +127,7 @@ def key_of(name: str) -> str:
 def searched(method: str, scale: str, seed: int) -> Cell:
     """All full evaluations of one search in their order: seconds since its start, accuracy, speed-up."""
     from leaderboard import Entry, Store
-    from search import Campaign, Evaluator, Subject, ranking_accuracy, run_campaign, staging_of
+    from search import CAP, Campaign, Evaluator, Subject, ranking_accuracy, run_campaign, staging_of
 
     chosen, settings = SCALES[scale], METHODS[method]
     evaluator = Evaluator(Subject(chosen["workload"], seed=seed), [chosen["target"]])
@@ -163,6 +163,7 @@ def searched(method: str, scale: str, seed: int) -> Cell:
         summary = run_campaign(campaign, store, trials=trials, evaluator=evaluator, listen=listen)
     return {
         **{"method": method, "seed": seed, "dense": dense.validation.primary, "evaluations": told},
+        "cap": CAP[next(iter(evaluator.models.values())).kind],
         **{"seconds": time.monotonic() - began, "let_go": summary.let_go, "failed": len(summary.failed)},
     }
 
@@ -173,7 +174,7 @@ def curve(cell: Cell) -> tuple[np.ndarray, np.ndarray]:
 
     seen = cell["evaluations"]
     faster, accuracy = (np.array([one[name] for one in seen]) for name in ("speedup", "accuracy"))
-    covered = [hypervolume(faster[: n + 1], accuracy[: n + 1], cell["dense"], 8.0) for n in range(len(seen))]
+    covered = [hypervolume(faster[: n + 1], accuracy[: n + 1], cell["dense"], cell["cap"]) for n in range(len(seen))]
     return np.array([one["seconds"] for one in seen]), np.array(covered)
 
 

@@ -154,7 +154,7 @@ class Evaluator:
     @cached_property
     def reference_network(self) -> Deployable:
         """The dense fp32 network as it is deployed."""
-        return self._deployable(Compressed(self.dense.module, Plan(strategy="dense"), self.dense.seed))
+        return self.deployable(Compressed(self.dense.module, Plan(strategy="dense"), self.dense.seed))
 
     def run(self, job: Job) -> Entry | Report:
         """The entry of one job, or where the candidate stands once it was trained for `job.until` epochs.
@@ -198,7 +198,7 @@ class Evaluator:
 
     def _costed(self, compressed: Compressed, limits: Sequence[Limit]) -> tuple[Costed, dict[str, float]] | Report:
         """Costs on all targets, what is modelled first; a report where a limit is exceeded before the end."""
-        deployed = self._deployable(compressed)
+        deployed = self.deployable(compressed)
         counts = self._counts(compressed, deployed)
         costs: dict[str, dict[str, Any]] = {}
         known = Known(0.0, {}, counts["memory"])
@@ -212,7 +212,7 @@ class Evaluator:
         return Costed(_digest(deployed.network), [costs[name] for name in self.models]), counts
 
     def _counts(self, compressed: Compressed, deployed: Deployable | None = None) -> dict[str, float]:
-        deployed = deployed or self._deployable(compressed)
+        deployed = deployed or self.deployable(compressed)
         return _values(target("counts").cost(deployed, Reference(self.reference_network, None)))
 
     @cached_property
@@ -241,7 +241,7 @@ class Evaluator:
             cost = method.tune(compressed, subject, job.epochs - begun, total_epochs=job.epochs, state=state).cost
         else:
             method.recalibrate(compressed, subject)
-        deployed = self._deployable(compressed)
+        deployed = self.deployable(compressed)
         simulated = Simulated(deployed.module, compressed.formats, deployed.calibration)
         validation = evaluate(simulated, subject.splits.validation, subject.workload)
         counts, dense_counts = self._counts(compressed, deployed), self._dense_counts
@@ -299,7 +299,8 @@ class Evaluator:
             found |= {f"{network}epoch_{precision}": value for network, value in seconds.items()}
         return found
 
-    def _deployable(self, compressed: Compressed) -> Deployable:
+    def deployable(self, compressed: Compressed) -> Deployable:
+        """A compressed network as it is deployed."""
         calibration = self._calibration
         module = compressed.deployed(calibration)
         network = trace(compressed.module, self.dense.workload.example, compressed.formats, compressed.nonzeros())

@@ -151,7 +151,7 @@ def _thawed_copy(module: nn.Module) -> nn.Module:
     return module
 
 
-class _PadShortcutPruner(pruning.BasePruningFunc):
+class PadShortcutPruner(pruning.BasePruningFunc):
     """Tells torch-pruning that the two sides of the parameter-free shortcut of the CIFAR ResNets are independent."""
 
     def prune_out_channels(self, layer: Any, idxs: Sequence[int]) -> nn.Module:
@@ -172,7 +172,7 @@ class _PadShortcutPruner(pruning.BasePruningFunc):
 def _cut_layer(layer: nn.Module, side: Side, channels: list[int]) -> None:
     """Removes output or input channels from one layer in place."""
     if isinstance(layer, PadShortcut):
-        prune = _PadShortcutPruner().prune_in_channels if side == "in" else _PadShortcutPruner().prune_out_channels
+        prune = PadShortcutPruner().prune_in_channels if side == "in" else PadShortcutPruner().prune_out_channels
     elif isinstance(layer, nn.Linear):
         prune = pruning.prune_linear_in_channels if side == "in" else pruning.prune_linear_out_channels
     elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -193,7 +193,7 @@ def _dependency_graph(module: nn.Module, example: Tensor) -> pruning.DependencyG
                 module,
                 example_inputs=example,
                 # A fresh dictionary: torch-pruning keeps what it is given.
-                customized_pruners={PadShortcut: _PadShortcutPruner()},
+                customized_pruners={PadShortcut: PadShortcutPruner()},
                 verbose=False,
             )
         except InputError:

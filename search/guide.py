@@ -21,7 +21,7 @@ from workloads import Dense, Format, Formats, InputError, LayerFormats, Progress
 
 from .predictor import Predictor, fitted
 from .programme import Programme
-from .sensitivity import RATIOS, Curve, Sensitivity, format_sensitivity, width_sensitivity
+from .sensitivity import RATIOS, Curve, format_sensitivity, width_sensitivity
 
 PREFERENCE = 1e-6
 """Of the loss, for the larger of two networks that are predicted to lose the same."""
@@ -62,12 +62,15 @@ def guided(space: Space, guide: Guide) -> Space:
     """The space with the guide's profiles; raises `InputError` where they were made for another one."""
     families = []
     for family in space.families:
-        rows = guide.profiles.get(family.name)
-        if rows is not None and any(row.keys() != set(family.members) for row in rows):
+        if family.name not in guide.profiles:
+            families.append(family)
+            continue
+        rows = guide.profiles[family.name]
+        if any(row.keys() != set(family.members) for row in rows):
             raise InputError(f"guide: family {family.name!r} has other members here than where the guide was made")
         try:
-            profile = rows and tuple(tuple(row[member] for member in family.members) for row in rows)
-            families.append(replace(family, profile=profile or family.profile))
+            profile = tuple(tuple(row[member] for member in family.members) for row in rows)
+            families.append(replace(family, profile=profile))
         except ValueError as error:
             raise InputError(f"guide: {error}") from error
     return replace(space, families=tuple(families))
@@ -295,7 +298,7 @@ def _profile(
     for common in range(part.top + 1):
         uniform = [common] * len(part.family.members)
         found = programme.solve(programme.cost_of(uniform)) or uniform
-        rows.append(tuple(min(found, uniform, key=programme.loss_of)))
+        rows.append(tuple(found if programme.loss_of(found) < programme.loss_of(uniform) else uniform))
         progress(common + 1, part.top + 1)
     return tuple(rows)
 

@@ -1,4 +1,4 @@
-"""The cost of a network on any target from its layer table: a few features a layer, fitted to networks that were costed.
+"""The cost of a network on any target from its layer table: a few features a layer, fitted to some costed networks.
 
 A linear model of layer features with non-negative weights; measured targets cost 1 to 2 s a network, this microseconds.
 """
@@ -56,9 +56,7 @@ class Fit:
 def fit(features: np.ndarray, costs: np.ndarray) -> Fit:
     """Non-negative least squares of relative errors: `features` (N, F) summed over rows, `costs` (N,) positive."""
     others = [np.delete(np.arange(len(costs)), place) for place in range(len(costs))]
-    left_out = np.array(
-        [features[place] @ _weights(features[rest], costs[rest]) for place, rest in enumerate(others)]
-    )
+    left_out = np.array([features[place] @ _weights(features[rest], costs[rest]) for place, rest in enumerate(others)])
     return Fit(
         _weights(features, costs),
         float(np.mean(np.abs(left_out - costs) / costs)),
@@ -104,7 +102,9 @@ class Predictor:
         runs = [[self._run(form.get(row.name.partition("#")[0])) for row in self.network.layers] for form in formats]
         weight_bits = np.array([[weight.bits for weight, _ in row] for row in runs])
         activation_bits = np.array([[activation.bits for _, activation in row] for row in runs])
-        narrow = np.array([[_is_narrow(weight) and _is_narrow(activation) for weight, activation in row] for row in runs])
+        narrow = np.array(
+            [[_is_narrow(weight) and _is_narrow(activation) for weight, activation in row] for row in runs]
+        )
         return row_features(self.network, inputs, outputs, weight_bits, activation_bits, narrow).sum(1)
 
     def _run(self, asked: LayerFormats | None) -> tuple[Format, Format]:
@@ -166,7 +166,10 @@ def row_features(
     depthwise = each(lambda row: 1 < row.groups == row.in_channels == row.out_channels).astype(bool)
     area = each(lambda row: row.kernel[0] * row.kernel[1]) * weighted
     positions = each(lambda row: row.macs / row.weights if row.weights else 0)
-    pixels_in, pixels_out = each(lambda row: row.in_height * row.in_width), each(lambda row: row.out_height * row.out_width)
+    pixels_in, pixels_out = (
+        each(lambda row: row.in_height * row.in_width),
+        each(lambda row: row.out_height * row.out_width),
+    )
     other = each(lambda row: row.kind not in ("conv", "linear", "input"))
     groups = np.where(depthwise, inputs, each(lambda row: row.groups))
     weights = outputs * inputs / groups * area

@@ -1,4 +1,4 @@
-"""Of all choices of one level a member, that of least loss within a cost budget: an integer programme, solved by HiGHS."""
+"""The choice of one level a member that loses least within a cost budget: an integer programme, solved by HiGHS."""
 
 from __future__ import annotations
 

@@ -270,7 +270,8 @@ def _renewing(module: nn.Module) -> Iterator[None]:
     for norm in norms:
         norm.train()
         norm.momentum = None  # cumulative average: from the first batch after zero on, nothing of before is left
-        norm.num_batches_tracked.zero_()
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.zero_()
     try:
         yield
     finally:
@@ -281,7 +282,8 @@ def _renewing(module: nn.Module) -> Iterator[None]:
 
 def _placed(module: nn.Module, dense: Dense) -> nn.Module:
     """In eval mode, where and as the pictures lie."""
-    return module.eval().to(torch.device(dense.workload.device), memory_format=torch.channels_last)
+    module = module.eval().to(dense.workload.device)
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
 
 
 def _tried(formats: Sequence[Format]) -> list[Format]:

@@ -163,7 +163,9 @@ def test_a_ladder_starts_at_the_defaults_and_walks_up_from_the_smallest(space: S
 
 @given(spaces(), st.data())
 def test_without_a_step_a_member_has_its_level_of_the_profile(space: Space, data: st.DataObject) -> None:
-    params = {name: data.draw(st.integers(low, high)) for name, (low, high) in space.ranges().items() if "." not in name}
+    params = {
+        name: data.draw(st.integers(low, high)) for name, (low, high) in space.ranges().items() if "." not in name
+    }
     knobs = space.decode(params)
     for family in space.families:
         common = params.get(family.name, family.default if family.base is None else family.base)

@@ -25,6 +25,8 @@ from .sensitivity import RATIOS, Curve, format_sensitivity, width_sensitivity
 
 PREFERENCE = 1e-6
 """Of the loss, for the larger of two networks that are predicted to lose the same."""
+NEGLIGIBLE = 1e-9
+"""Part of the whole cost below which two members are taken not to multiply: it is rounding."""
 Role = Literal["channels", "weights", "activations"]
 
 
@@ -36,7 +38,8 @@ class Guide(BaseModel):
     target: str
     """Whose cost was predicted."""
     profiles: dict[str, tuple[dict[str, int], ...]]
-    """Family → for every common level the base level of every member: no dearer than all at the common level."""
+    """Family → for every common level the base level of every member: of least predicted loss within a cost budget that
+    grows evenly with the level, from all members at their smallest to all at their largest."""
     ladder: tuple[dict[str, int], ...]
     """Parameter sets to try first, the wider apart the earlier: as many as are wanted, from the front."""
     error: float
@@ -85,7 +88,7 @@ def make_guide(
     widths: frozenset[int] = frozenset(range(2, 9)),
     reference: Reference | None = None,
 ) -> Guide | None:
-    """The guide of a strategy's space on a network; None where the space has no family that is understood.
+    """The guide of a strategy's space on a network; None where it has no family that is understood and saves anything.
 
     Understood are families of keep ratios of prune groups, and of bit widths of layers. The cost is the objective of
     the first model that answers latency, else of the first. `widths` are those that `Strategy.space` is asked with,
@@ -103,10 +106,14 @@ def make_guide(
     curves = {part.family.name: part.curves(dense, steps.part(place)) for place, part in enumerate(families)}
     predictor = fitted(dense, groups, strategy, plans, model, reference, steps.part(len(families)))
     costs = _Costs(predictor, _plan(dense, strategy, space, {}), families)
-    profiles = {
-        part.family.name: _profile(part, curves[part.family.name], costs, steps.part(len(families) + 1 + place))
-        for place, part in enumerate(families)
-    }
+    profiles = dict[str, tuple[tuple[int, ...], ...]]()
+    for place, part in enumerate(families):
+        found = _profile(part, curves[part.family.name], costs, steps.part(len(families) + 1 + place))
+        if found is not None:
+            profiles[part.family.name] = found
+    families = [part for part in families if part.family.name in profiles]
+    if not families:
+        return None
     correlation = predictor.fit.rank_correlation
     return Guide(
         target=model.name,
@@ -269,7 +276,9 @@ class _Costs:
         pairs = {}
         for first, second in self._together(part):
             both = at({first: np.repeat(every, levels), second: np.tile(every, levels)}).reshape(levels, levels)
-            pairs[first, second] = both - constant - single[first][:, None] - single[second][None]
+            joint = both - constant - single[first][:, None] - single[second][None]
+            if np.abs(joint).max() > NEGLIGIBLE * constant:
+                pairs[first, second] = joint
         return Programme(loss, single, pairs, constant)
 
     def _together(self, part: _Part) -> list[tuple[int, int]]:
@@ -292,13 +301,22 @@ def _with(formats: Formats, part: _Part, row: np.ndarray) -> Formats:
 
 def _profile(
     part: _Part, curves: Mapping[str, Curve], costs: _Costs, progress: Progress
-) -> tuple[tuple[int, ...], ...]:
-    """For every common level, the levels of least predicted loss that cost no more than all at the common one."""
-    programme, rows = costs.programme(part, part.losses(curves)), []
-    for common in range(part.top + 1):
-        uniform = [common] * len(part.family.members)
-        found = programme.solve(programme.cost_of(uniform)) or uniform
-        rows.append(tuple(found if programme.loss_of(found) < programme.loss_of(uniform) else uniform))
+) -> tuple[tuple[int, ...], ...] | None:
+    """For every common level, the levels of least predicted loss within its budget; None where shrinking saves nothing.
+
+    Budgets are evenly spaced from the cost of all at the smallest level to that of all at the largest: between them the
+    uniform ladder need not be ordered, for runtimes dislike some widths so much that the uncut network is faster.
+    """
+    members, programme = len(part.family.members), costs.programme(part, part.losses(curves))
+    least, most = (programme.cost_of([level] * members) for level in (0, part.top))
+    if least > (1 - NEGLIGIBLE) * most:
+        return None
+    rows, best = [], [0] * members
+    for common, budget in enumerate(np.linspace(least, most, part.top + 1)):
+        found = programme.solve(budget)
+        if found is not None and programme.loss_of(found) < programme.loss_of(best):
+            best = found
+        rows.append(tuple(best))
         progress(common + 1, part.top + 1)
     return tuple(rows)
 

@@ -48,7 +48,7 @@ class WidthTable:
         return self._inputs - lost @ self._input_parts.T, self._outputs - lost @ self._output_parts.T
 
     def together(self) -> list[tuple[int, int]]:
-        """Pairs of groups, by position, that some row has both of: their widths multiply in its cost."""
+        """Pairs of groups, by position, that some row has both of: no others can multiply in a cost."""
         present = (self._input_parts + self._output_parts > 0).astype(int)
         first, second = np.nonzero(np.triu(present.T @ present, 1))
         return list(zip(first.tolist(), second.tolist(), strict=True))

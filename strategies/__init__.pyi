@@ -1,5 +1,6 @@
 from .base import Compressed as Compressed
 from .base import Strategy as Strategy
+from .base import formats_of as formats_of
 from .ops.channels import cut as cut
 from .ops.channels import l1_scores as l1_scores
 from .ops.grids import Simulated as Simulated

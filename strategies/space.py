@@ -25,7 +25,7 @@ class Family:
 
     Independent draws for every member concentrate at average compression and never reach the ends of the front; a
     common level with small deviations does. With `base`, the common level is fixed there and only the deviations are
-    chosen.
+    chosen. With `profile`, a common level means a level of its own for every member, from which the deviations go.
     """
 
     name: str
@@ -34,6 +34,26 @@ class Family:
     default: int
     reach: int = 2
     base: int | None = None
+    profile: tuple[tuple[int, ...], ...] | None = None
+    """For every common level, the base level of every member, in the order of `members`; None is uniform."""
+
+    def __post_init__(self) -> None:
+        if self.profile is None:
+            return
+        if len(self.profile) != len(self.levels) or any(len(row) != len(self.members) for row in self.profile):
+            raise ValueError(
+                f"profile of family {self.name!r} has {len(self.profile)} rows of lengths "
+                f"{sorted({len(row) for row in self.profile})}; it needs one of {len(self.members)} for each of "
+                f"{len(self.levels)} levels"
+            )
+        if any(not 0 <= level < len(self.levels) for row in self.profile for level in row):
+            raise ValueError(f"profile of family {self.name!r} has levels outside 0…{len(self.levels) - 1}")
+
+    def levels_at(self, common: int, steps: Mapping[str, int]) -> dict[str, int]:
+        """Index of every member's level at a common one, moved by its own step (0 where absent), within bounds."""
+        bases = [common] * len(self.members) if self.profile is None else self.profile[common]
+        top = len(self.levels) - 1
+        return {m: min(max(b + steps.get(m, 0), 0), top) for m, b in zip(self.members, bases, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -63,9 +83,8 @@ class Space:
         knobs: dict[str, Any] = {c.name: c.levels[params.get(c.name, c.default)] for c in self.choices}
         for family in self.families:
             common = params.get(family.name, family.default if family.base is None else family.base)
-            top = len(family.levels) - 1
             steps = {member: params.get(f"{family.name}.{member}", 0) for member in family.members}
-            knobs[family.name] = {m: family.levels[min(max(common + step, 0), top)] for m, step in steps.items()}
+            knobs[family.name] = {m: family.levels[level] for m, level in family.levels_at(common, steps).items()}
         return knobs
 
     def ladder(self, rungs: int) -> list[dict[str, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -119,7 +120,14 @@ def spaces(draw: st.DrawFn) -> Space:
         )
         for i, n in enumerate(draw(st.lists(st.integers(1, 6), max_size=3)))
     )
+    families = tuple(replace(family, profile=draw(st.none() | profiles(family))) for family in families)
     return Space(choices, families, draw(st.sampled_from(["", "c0", "f0"])))
+
+
+def profiles(family: Family) -> st.SearchStrategy[tuple[tuple[int, ...], ...]]:
+    """Every profile that fits a family."""
+    row = st.tuples(*[st.integers(0, len(family.levels) - 1)] * len(family.members))
+    return st.tuples(*[row] * len(family.levels))
 
 
 @given(spaces(), st.data())
@@ -151,6 +159,37 @@ def test_a_ladder_starts_at_the_defaults_and_walks_up_from_the_smallest(space: S
     )
     if walked and ladder[0][space.ladder_knob] != 0:
         assert walked[0] == 0
+
+
+@given(spaces(), st.data())
+def test_without_a_step_a_member_has_its_level_of_the_profile(space: Space, data: st.DataObject) -> None:
+    params = {
+        name: data.draw(st.integers(low, high)) for name, (low, high) in space.ranges().items() if "." not in name
+    }
+    knobs = space.decode(params)
+    for family in space.families:
+        common = params.get(family.name, family.default if family.base is None else family.base)
+        row = family.profile[common] if family.profile else (common,) * len(family.members)
+        assert knobs[family.name] == {m: family.levels[i] for m, i in zip(family.members, row, strict=True)}
+
+
+@given(spaces())
+def test_a_profile_changes_no_range_and_a_uniform_one_changes_nothing(space: Space) -> None:
+    plain = replace(space, families=tuple(replace(family, profile=None) for family in space.families))
+    uniform = replace(space, families=tuple(replace(family, profile=_uniform(family)) for family in space.families))
+    assert space.ranges() == plain.ranges()
+    for params in plain.ladder(6):
+        assert uniform.decode(params) == plain.decode(params)
+
+
+def _uniform(family: Family) -> tuple[tuple[int, ...], ...]:
+    return tuple((level,) * len(family.members) for level in range(len(family.levels)))
+
+
+@pytest.mark.parametrize("profile", [((0, 0),), ((0,), (1,)), ((0, 0), (1, 2)), ((0, -1), (1, 1))])
+def test_a_profile_that_does_not_fit_is_refused(profile: tuple[tuple[int, ...], ...]) -> None:
+    with pytest.raises(ValueError, match="keep"):
+        Family("keep", (0.5, 1.0), ("a", "b"), default=0, profile=profile)
 
 
 def test_one_common_knob_moves_all_members_and_a_step_moves_one() -> None:

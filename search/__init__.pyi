@@ -4,6 +4,7 @@ from .campaign import run_campaign as run_campaign
 from .evaluation import Evaluator as Evaluator
 from .evaluation import Job as Job
 from .evaluation import Subject as Subject
+from .lane import RUNGS as RUNGS
 from .lane import Staging as Staging
 from .lane import staging_of as staging_of
 from .objectives import Known as Known

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,15 +23,20 @@ from leaderboard import Entry
 from strategies import Plan, Space, Strategy
 from workloads import Dense, InputError
 
+from .guide import Guide, guided
 from .log import Record, Step, forget_paused, keep_paused, logged, paused
 from .objectives import Known, Limit, Objective, values
 from .samplers import make_sampler
-from .spaces import flat
+from .spaces import check_layout, flat
 
 LADDER = 5
 """Rungs of the uniform ladder at most; never more than half of the trials asked for."""
+GUIDED = 10
+"""Plans of a guide that come first at most; never more than half of the trials asked for."""
 SCREENED = "screened"
 """Constraint that a candidate violates which was clearly beaten before its training."""
+_GUIDE, _NONE = "guide", "none"
+"""Attribute of the study that holds its guide, and what stands there where the space has none."""
 _DUPLICATES_IN_A_ROW = 20
 _RANDOM_TRIES = 500
 
@@ -82,27 +87,28 @@ class Proposer:
         storage: optuna.storages.BaseStorage,
         known: Sequence[Entry] = (),
         options: Mapping[str, bool | float] | None = None,
+        guide: Callable[[], Guide | None] = lambda: None,
     ) -> None:
         """`known` are the entries of this campaign and strategy that are on the board already.
 
-        `options` are knobs that all trials share (`Strategy.plan`).
+        `options` are knobs that all trials share (`Strategy.plan`). `guide` is asked once a study, for a layout that
+        is guided; what it gave stays with the study.
         """
         self.strategy, self.asking, self.wanted = strategy, asking, trials
         self._options = dict(options or {})
         self._dense = dense
-        space = strategy.space(dense, widths)
-        self._space: Space = flat(space) if asking.layout == "flat" else space
-        self._ranges = self._space.ranges()
-        self._distributions: dict[str, BaseDistribution] = {
-            name: IntDistribution(low, high) for name, (low, high) in self._ranges.items()
-        }
-        self._rng = np.random.default_rng([seed, *strategy.name.encode()])
         directions = [StudyDirection.MAXIMIZE] + [
             StudyDirection.MAXIMIZE if objective.larger_is_better else StudyDirection.MINIMIZE
             for objective in asking.objectives
         ]
         name = f"{campaign}/{strategy.name}"
         self._stored = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
+        self._space, ladder = self._laid_out(strategy.space(dense, widths), guide)
+        self._ranges = self._space.ranges()
+        self._distributions: dict[str, BaseDistribution] = {
+            name: IntDistribution(low, high) for name, (low, high) in self._ranges.items()
+        }
+        self._rng = np.random.default_rng([seed, *strategy.name.encode()])
         self._study = optuna.create_study(
             sampler=make_sampler(asking.sampler, _seed(seed, strategy.name), trials), directions=directions
         )
@@ -124,7 +130,7 @@ class Proposer:
         self.waiting = [self._resumed(record) for record in waiting if record.number not in done]
         """Candidates that were paused when the last run of this study ended, with the notes of their last stage."""
         self._chosen: list[dict[str, int]] = []
-        for params in () if asking.layout == "flat" else self._space.ladder(min(LADDER, (trials + 1) // 2)):
+        for params in ladder:
             if self._new(params):
                 self._study.enqueue_trial(params)
                 self._chosen.append(params)
@@ -233,6 +239,21 @@ class Proposer:
             beyond = limit.violation(known, self._dense.validation.primary)
             told[str(limit)] = 0.0 if beyond is None else beyond
         return told | ({SCREENED: 0.0} if self.asking.screened or told else {})
+
+    def _laid_out(self, space: Space, guide: Callable[[], Guide | None]) -> tuple[Space, Sequence[dict[str, int]]]:
+        """The space as it is searched, and the parameter sets that come first."""
+        layout, half = self.asking.layout, (self.wanted + 1) // 2
+        check_layout(layout)
+        if layout == "flat":
+            return flat(space), ()
+        if layout == "guided":
+            kept = self._stored.user_attrs.get(_GUIDE)
+            found = guide() if kept is None else None if kept == _NONE else Guide.from_json(json.loads(kept))
+            if kept is None:
+                self._stored.set_user_attr(_GUIDE, _NONE if found is None else json.dumps(found.to_json()))
+            if found is not None:
+                return guided(space, found), found.ladder[: min(GUIDED, half)]
+        return space, space.ladder(min(LADDER, half))
 
     def _propose(self) -> Proposal | None:
         """One suggestion of the sampler; None where it is a duplicate, of which the sampler is told what is known."""

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import optuna
 
-from cost_models import CostModel, Frozen
+from cost_models import CostModel, Frozen, Reference
 from leaderboard import Entry, Store
 from leaderboard import Reference as FrozenReference
 from strategies import Strategy, strategy
@@ -19,6 +20,7 @@ from workloads import Format, InputError
 from .bridge import Asking, Proposer
 from .evaluation import Evaluator, Job, Report, Subject
 from .executors import Executor, Failure, InProcess, LocalProcesses
+from .guide import Guide, make_guide
 from .lane import Lane, Staging
 from .objectives import Limit, Objective, default_objectives, parse_limit, parse_objective
 from .samplers import check_sampler, choose_sampler
@@ -91,11 +93,13 @@ def run_campaign(
     resume: bool = False,
     listen: Listener = lambda entry, line: None,
     evaluator: Evaluator | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Summary:
     """Runs `trials` full evaluations of every strategy, those on the board included, strategies taking turns.
 
     `time_budget` is in seconds from this call: no job starts that would, by the median of those before, end after it.
-    Ctrl-C ends it like a spent budget; what was finished is on the board. Raises `InputError` where the study exists
+    Ctrl-C ends it like a spent budget; what was finished is on the board. `say` is told what goes on before the first
+    trial. Raises `InputError` where the study exists
     and `resume` is false, or where it was searched under other settings.
     """
     started = time.monotonic()
@@ -106,7 +110,7 @@ def run_campaign(
     with _optuna_storage(store) as storage:
         frozen = _frozen(evaluator, store)
         widths = rewarded_widths(list(evaluator.models.values()))
-        lanes = _lanes(campaign, evaluator, entries, trials, widths, storage, summary)
+        lanes = _lanes(campaign, evaluator, entries, trials, widths, storage, summary, say)
         controls = _controls(campaign, evaluator, entries)
         executor: Executor = (
             InProcess(evaluator)
@@ -249,6 +253,7 @@ def _lanes(
     widths: frozenset[int],
     storage: optuna.storages.BaseStorage,
     summary: Summary,
+    say: Callable[[str], None],
 ) -> dict[str, Lane]:
     """A lane for every strategy that can work on this network; the others are given up with their reason."""
     asking = asking_of(campaign, list(evaluator.models.values()), trials, _seconds(campaign, entries))
@@ -268,6 +273,7 @@ def _lanes(
                 storage,
                 known,
                 campaign.options_of(method),
+                partial(_guide, evaluator, method, widths, say),
             )
         except InputError as error:
             summary.given_up[name] = str(error)
@@ -277,6 +283,23 @@ def _lanes(
     if not lanes:
         raise InputError(next(iter(summary.given_up.values())))
     return lanes
+
+
+def _guide(evaluator: Evaluator, method: Strategy, widths: frozenset[int], say: Callable[[str], None]) -> Guide | None:
+    """What is known of a strategy's space before its first trial, by the first target whose latency counts."""
+    models = list(evaluator.models.values())
+    model = next((model for model in models if model.objective == "latency"), models[0])
+    assert evaluator.frozen is not None
+    frozen = evaluator.frozen[model.name]
+    reference = Reference(evaluator.reference_network, frozen.latency, frozen.throughput)
+    tenths = set[int]()
+
+    def progress(done: int, steps: int) -> None:
+        if 10 * done // steps not in tenths:
+            tenths.add(10 * done // steps)
+            say(f"{method.name}: which layers matter, {100 * done // steps} %")
+
+    return make_guide(evaluator.dense, method, models, progress, widths=widths, reference=reference)
 
 
 def _seconds(campaign: Campaign, entries: Sequence[Entry]) -> float | None:

@@ -71,7 +71,8 @@ def search(
     stages: Annotated[
         str,
         typer.Option(
-            help="What comes before a full evaluation: screening, rungs, none, or auto: those that save time here."
+            help="What comes before full evaluations: some of sensitivity, screening, rungs, with commas between "
+            "them; none; or auto: those that save time here."
         ),
     ] = "auto",
     time_budget: Annotated[
@@ -146,7 +147,8 @@ def search(
             return
         console.print(f"study [bold]{campaign.name}[/] in {store.name}")
         _train_dense(console, evaluator)
-        campaign = replace(campaign, staging=staging_of(stages, tuning_seconds(evaluator, campaign.epochs)))
+        layout, staging = staging_of(stages, tuning_seconds(evaluator, campaign.epochs))
+        campaign = replace(campaign, layout=layout, staging=staging)
         left = None if budget is None else max(0.0, budget - (time.monotonic() - started))
         with _progress(console, trials * len(names), campaign, store) as listen:
             summary = run_campaign(
@@ -158,6 +160,7 @@ def search(
                 resume=resume,
                 listen=listen,
                 evaluator=evaluator,
+                say=lambda line: console.print(line, markup=False),
             )
         _print_summary(console, campaign, store, summary, time.monotonic() - started)
     if summary.ended == "interrupted":

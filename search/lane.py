@@ -40,28 +40,31 @@ class Staging:
     reduction: int = REDUCTION
 
 
-STAGES = ("screening", "rungs")
+STAGES = ("sensitivity", "screening", "rungs")
+SENSITIVITY_PAYS = 10.0
+"""Seconds of training in a full evaluation from which it is worth to ask first which layers matter."""
 SCREENING_PAYS = 5.0
 """Seconds of training in a full evaluation from which an accuracy before it, a second or two, is worth having."""
 RUNGS_PAY = 20.0
 """The same for rungs, which cost two or three candidates for every one that is evaluated in full."""
 
 
-def staging_of(stages: str, training: float) -> Staging:
-    """The stages of a search: `auto`, `none`, or their names with commas between them.
+def staging_of(stages: str, training: float) -> tuple[str, Staging]:
+    """The layout of the space (`spaces.LAYOUTS`) and the stages of a search: `auto`, `none`, or names from `STAGES`.
 
     `training` is how many seconds a full evaluation trains; where that is little beside costing a network, `auto`
     leaves stages out. Raises `InputError` for an unknown name.
     """
     if stages == "auto":
-        names = {"screening"} if training >= SCREENING_PAYS else set()
-        names |= {"rungs"} if training >= RUNGS_PAY else set()
+        pays = zip(STAGES, (SENSITIVITY_PAYS, SCREENING_PAYS, RUNGS_PAY), strict=True)
+        names = {name for name, least in pays if training >= least}
     else:
         names = set() if stages == "none" else {name.strip() for name in stages.split(",")}
         unknown = sorted(names - set(STAGES))
         if unknown:
             raise InputError(f"stage {unknown[0]!r} is unknown; allowed: auto, none, or some of {', '.join(STAGES)}")
-    return Staging("screening" in names, RUNGS if "rungs" in names else ())
+    layout = "guided" if "sensitivity" in names else "levels"
+    return layout, Staging("screening" in names, RUNGS if "rungs" in names else ())
 
 
 @dataclass

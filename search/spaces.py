@@ -5,10 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from strategies import Family, Space
+from workloads import InputError
 
-LAYOUTS = ("levels", "flat")
-"""`levels`: as strategies describe their spaces; `flat`: every member of a family drawn on its own, which is how a
-search is usually set up and what ours is compared with."""
+LAYOUTS = ("guided", "levels", "flat")
+"""`guided`: a common level is the plan of least predicted loss at a cost (`guide.py`), with deviations; `levels`: it is
+the same level for all, as strategies describe their spaces; `flat`: every member of a family is drawn on its own, which
+is how a search is usually set up and what ours is compared with."""
+
+
+def check_layout(name: str) -> None:
+    """Raises `InputError` for a layout that there is not."""
+    if name not in LAYOUTS:
+        raise InputError(f"layout {name!r} of the search space is unknown; allowed: {', '.join(LAYOUTS)}")
 
 
 def flat(space: Space) -> Space:

@@ -35,20 +35,22 @@ import numpy as np
 from latency_repeatability import Cell, Kept
 from scipy import stats
 
+from search import RUNGS, Staging
+
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-OURS = {"layout": "guided", "staging": ("screening", "rungs")}
-COLD = {"layout": "flat", "staging": ()}
+OURS = {"layout": "guided", "staging": Staging(True, RUNGS)}
+COLD = {"layout": "flat", "staging": Staging()}
 METHODS: dict[str, dict[str, Any]] = {
     "ours": OURS,
-    "strong": {"layout": "levels", "staging": ()},
+    "strong": {"layout": "levels", "staging": Staging()},
     "tpe": COLD,
     "nsga2": COLD | {"sampler": "nsga2"},
     "random": COLD | {"sampler": "random"},
     "no sensitivity": OURS | {"layout": "levels"},
-    "no screening": OURS | {"staging": ("rungs",)},
-    "no rungs": OURS | {"staging": ("screening",)},
+    "no screening": OURS | {"staging": Staging(False, RUNGS)},
+    "no rungs": OURS | {"staging": Staging(True)},
 }
 FEW = ("ours", "no sensitivity", "no screening", "no rungs")
 """Methods that get the small budget."""
@@ -127,7 +129,7 @@ def key_of(name: str) -> str:
 def searched(method: str, scale: str, seed: int) -> Cell:
     """All full evaluations of one search in their order: seconds since its start, accuracy, speed-up."""
     from leaderboard import Entry, Store
-    from search import CAP, Campaign, Evaluator, Subject, ranking_accuracy, run_campaign, staging_of
+    from search import CAP, Campaign, Evaluator, Subject, ranking_accuracy, run_campaign
 
     chosen, settings = SCALES[scale], METHODS[method]
     evaluator = Evaluator(Subject(chosen["workload"], seed=seed), [chosen["target"]])
@@ -141,7 +143,7 @@ def searched(method: str, scale: str, seed: int) -> Cell:
         training_epochs=float(recipe.epochs),
         sampler=settings.get("sampler", "tpe"),
         layout=settings["layout"],
-        staging=staging_of(",".join(settings["staging"]) or "none", 0.0),
+        staging=settings["staging"],
     )
     told: list[dict[str, float]] = []
     began = time.monotonic()

@@ -3,10 +3,10 @@
     python scripts/benchmarks/speed_at_one_point.py --checkpoint FILE --out docs/results/speed_at_one_point
 
 Ours is a search of `depth+int` and `l1+int` on `cpu-onnxruntime`, stages and all; what lies on its front is tuned as
-its trials were. The others are swept over their ratio. All are tuned from the same checkpoint for the same number of epochs
-with the same distillation, exported as static int8, and timed in ONNX Runtime beside the dense fp32 network; accuracy
-is that of the exported network on the test images. The fastest that loses at most a point of the dense network's test
-accuracy counts, for every method alike: which of its networks that is, the test images decide.
+its trials were. The others are swept over their ratio. All are tuned from the same checkpoint for the same number of
+epochs with the same distillation, exported as static int8, and timed in ONNX Runtime beside the dense fp32 network;
+accuracy is that of the exported network on the test images. The fastest that loses at most a point of the dense
+network's test accuracy counts, for every method alike: which of its networks that is, the test images decide.
 
 Published checkpoints have seen the images that we validate on, so that losses on those mean little; the search ranks
 by them all the same. Finished cells and the study are kept beside OUT; the same command goes on where it was cut off.
@@ -60,8 +60,8 @@ def main() -> None:
     print(text)
     arguments.out.with_suffix(".md").write_text(
         f"# Speed of int8 at one point of accuracy\n\nMade by `python scripts/benchmarks/speed_at_one_point.py "
-        f"--workload {arguments.workload} --epochs {arguments.epochs:g} --trials {arguments.trials}`; all figures stand in "
-        f"`{arguments.out.name}.json`.\n\n{text}\n"
+        f"--workload {arguments.workload} --epochs {arguments.epochs:g} --trials {arguments.trials}`; all figures "
+        f"stand in `{arguments.out.name}.json`.\n\n{text}\n"
     )
 
 
@@ -126,7 +126,7 @@ class Bench:
         """The plans on the front of our search, by name."""
         import shrinkboard as sb
         from leaderboard import Store, non_dominated
-        from search import Campaign, Known, default_objectives, ranking_accuracy, run_campaign, staging_of, values
+        from search import RUNGS, Campaign, Known, Staging, default_objectives, ranking_accuracy, run_campaign, values
 
         campaign = Campaign(
             name="front",
@@ -137,7 +137,7 @@ class Bench:
             training_epochs=self.epochs,
             options={"distillation": 1.0},
             layout="guided",
-            staging=staging_of("screening,rungs", 0.0),
+            staging=Staging(True, RUNGS),
         )
         objectives = default_objectives([self.model])
         with Store(str(path)) as store:

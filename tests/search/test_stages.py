@@ -215,15 +215,16 @@ def test_in_a_flat_space_the_sampler_begins_and_every_group_goes_its_own_way(sto
 
 
 def test_stages_by_name_and_by_what_they_save() -> None:
-    assert staging_of("none", 1e6) == Staging()
-    assert staging_of("rungs", 0.0) == Staging(False, RUNGS)
-    assert staging_of("screening, rungs", 0.0) == Staging(True, RUNGS)
-    assert [staging_of("auto", seconds) for seconds in (1.0, 10.0, 100.0)] == [
-        Staging(),
-        Staging(True),
-        Staging(True, RUNGS),
+    assert staging_of("none", 1e6) == ("levels", Staging())
+    assert staging_of("rungs", 0.0) == ("levels", Staging(False, RUNGS))
+    assert staging_of("sensitivity, screening, rungs", 0.0) == ("guided", Staging(True, RUNGS))
+    assert [staging_of("auto", seconds) for seconds in (1.0, 7.0, 15.0, 100.0)] == [
+        ("levels", Staging()),
+        ("levels", Staging(True)),
+        ("guided", Staging(True)),
+        ("guided", Staging(True, RUNGS)),
     ]
-    with pytest.raises(InputError, match=r"'rugs'.*allowed: auto, none, or some of screening, rungs"):
+    with pytest.raises(InputError, match=r"'rugs'.*allowed: auto, none, or some of sensitivity, screening, rungs"):
         staging_of("screening,rugs", 0.0)
 
 

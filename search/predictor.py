@@ -54,7 +54,7 @@ class Fit:
     error: float
     """Mean of |predicted − true| ÷ true, each network predicted from all others."""
     rank_correlation: float
-    """Spearman's, of the same predictions with the truth."""
+    """Spearman's, of the same predictions with the truth; NaN where all cost the same."""
 
 
 def fit(features: np.ndarray, costs: np.ndarray) -> Fit:
@@ -64,7 +64,7 @@ def fit(features: np.ndarray, costs: np.ndarray) -> Fit:
     return Fit(
         _weights(features, costs),
         float(np.mean(np.abs(left_out - costs) / costs)),
-        float(spearmanr(left_out, costs).statistic),
+        float(spearmanr(left_out, costs).statistic) if np.ptp(left_out) and np.ptp(costs) else float("nan"),
     )
 
 

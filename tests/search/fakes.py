@@ -1,14 +1,15 @@
-"""A cost model without a device and an evaluator without training: search logic is tested in milliseconds."""
+"""Cost models without a device and an evaluator without training: search logic is tested in milliseconds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 
+from cost_models import Cost, CostModel, Deployable, Figure, Reference
 from leaderboard import Entry
 from search import Evaluator, Job, Known, Subject
 from search.evaluation import Costed, Report, exceeded_limits
-from workloads import Dense
+from workloads import FP32, Dense, Format, Network
 
 FACTS: dict = {
     "plan_digest": "0" * 64,
@@ -22,6 +23,39 @@ FACTS: dict = {
     },
     "training": {"epochs": 1.0, "seconds": 0.0, "images": 1, "dense_epochs": 1.0, "dense_seconds": 0.0},
 }
+
+
+class FakeLatency(CostModel):
+    """A device of known time for a layer, a multiply–accumulate and a byte, that runs integers of any width in int8."""
+
+    name, kind, summary, figures = "fake", "modelled", "a formula", ("latency",)
+
+    def __init__(self) -> None:
+        self.costed = 0
+
+    def executed(self, weight: Format, activation: Format) -> tuple[Format, Format]:
+        integer = weight.kind == activation.kind == "int"
+        return (Format("int", 8), Format("int", 8)) if integer else (FP32, FP32)
+
+    def seconds(self, network: Network) -> float:
+        total = 0.0
+        for row in network.compute_layers:
+            form, _ = self.executed(row.weight_format, row.activation_format)
+            total += 1e-6 + row.macs * (3e-11 if form == FP32 else 1e-11) + row.weights * form.bits / 8 * 2e-11
+        return total
+
+    def _latency(self, deployable: Deployable) -> float:
+        return self.seconds(deployable.network)
+
+    def _cost(self, candidate: Deployable, reference: Reference) -> Cost:
+        self.costed += 1
+        seconds = self.seconds(candidate.network)
+        assert reference.latency is not None
+        return Cost(
+            self.key,
+            {"latency": Figure(seconds, "modelled")},
+            speedup=Figure(reference.latency / seconds, "modelled"),
+        )
 
 
 class FakeEvaluator(Evaluator):

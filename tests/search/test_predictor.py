@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from cost_models import Cost, CostModel, Deployable, Figure, Reference, target
+from cost_models import target
 from search.predictor import FEATURES, Predictor, fit, fitted
 from search.width_table import WidthTable
 from strategies import Plan, channel_groups, find_groups, shrink, strategy
+from tests.search.fakes import FakeLatency
 from tests.strategies.networks import Decoder, DenseConcat, Grouped
 from tests.strategies.subjects import Residual
-from workloads import FP32, Dense, Format, Network, trace
+from workloads import Dense, trace
 from workloads.models.mobilenetv2 import mobilenetv2_cifar
 from workloads.models.resnet_cifar import resnet_cifar
 from workloads.models.unet import UNet
@@ -98,42 +99,9 @@ def test_an_error_is_that_of_networks_that_the_fit_has_not_seen() -> None:
     assert found.error > 0.5
 
 
-class Latency(CostModel):
-    """A device of known time for a layer, a multiply–accumulate and a byte, that runs integers of any width in int8."""
-
-    name, kind, summary, figures = "fake", "modelled", "a formula", ("latency",)
-
-    def __init__(self) -> None:
-        self.costed = 0
-
-    def executed(self, weight: Format, activation: Format) -> tuple[Format, Format]:
-        integer = weight.kind == activation.kind == "int"
-        return (Format("int", 8), Format("int", 8)) if integer else (FP32, FP32)
-
-    def seconds(self, network: Network) -> float:
-        total = 0.0
-        for row in network.compute_layers:
-            form, _ = self.executed(row.weight_format, row.activation_format)
-            total += 1e-6 + row.macs * (3e-11 if form == FP32 else 1e-11) + row.weights * form.bits / 8 * 2e-11
-        return total
-
-    def _latency(self, deployable: Deployable) -> float:
-        return self.seconds(deployable.network)
-
-    def _cost(self, candidate: Deployable, reference: Reference) -> Cost:
-        self.costed += 1
-        seconds = self.seconds(candidate.network)
-        assert reference.latency is not None
-        return Cost(
-            self.key,
-            {"latency": Figure(seconds, "modelled")},
-            speedup=Figure(reference.latency / seconds, "modelled"),
-        )
-
-
 @pytest.mark.parametrize("name", ["l1", "l1+int"])
 def test_a_fitted_predictor_foretells_plans_that_it_has_not_seen(digits: Dense, name: str) -> None:
-    method, model, random = strategy(name), Latency(), np.random.default_rng(0)
+    method, model, random = strategy(name), FakeLatency(), np.random.default_rng(0)
     groups = channel_groups(digits)
 
     def plan() -> Plan:
@@ -154,7 +122,7 @@ def test_narrow_widths_cost_what_the_target_says_that_they_run_as(digits: Dense)
     layers = ["conv2", "conv3"]
     plans = [method.plan(digits, {"weight_bits": dict.fromkeys(layers, bits)}) for bits in (2, 8)]
     network = trace(digits.module, digits.workload.example)
-    counts, fake = Predictor(network, groups, target("counts")), Predictor(network, groups, Latency())
+    counts, fake = Predictor(network, groups, target("counts")), Predictor(network, groups, FakeLatency())
     for predictor in (counts, fake):
         predictor.fit = replace(predictor.fit, weights=_weights("bit operations"))
     narrow, wide = counts.plans(plans)

@@ -37,9 +37,9 @@ from workloads import (
 
 from .groups import channel_groups
 
-MOST_IMAGES, FEWEST_IMAGES = 1024, 128
-"""Training images that the loss of a removal is taken over [ours: between the two, all removals together see every
-training image about once, so that the order costs no more than an epoch of training]."""
+MOST_IMAGES, FEWEST_IMAGES = 512, 128
+"""Training images that the loss of a removal is taken over [ours: between the two, all removals together see a quarter
+of the training images, so that the order costs about a tenth of an epoch of training]."""
 _ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
 
 
@@ -72,19 +72,17 @@ def find_branches(module: nn.Module, example: Tensor) -> list[Branch]:
     Both sides of the addition have the same shape and read one and the same value; nothing else reads a value inside
     the branch or calls its weighted layers. Where both sides have weights (a shortcut by convolution), the branch is
     the one with more weighted layers. Of branches inside each other the inner ones count. A network whose graph cannot
-    be read, or is another one in training, has none.
+    be read or run, or is another one in training, has none.
     """
-    module = copy.deepcopy(module)
+    module, images = copy.deepcopy(module), _noise(example)
     try:
         training, graph = symbolic_graph(module.train()), symbolic_graph(module.eval())
-    except InputError:
-        return []
+        values = _values(graph, images)
+    except Exception:
+        return []  # whoever needs the graph says what is wrong with it
     if training.code != graph.code:
         return []
-    images = _noise(example)
-    run = _Run(graph)
-    run(images)
-    sides = list(_sides(graph, run.shapes))
+    sides = list(_sides(graph, {name: tuple(value.shape) for name, value in values.items()}))
     sides = [side for side in sides if not any(other.addition in side.inside for other in sides)]
     paths = [side.path for side in sides]
     found = [
@@ -92,7 +90,7 @@ def find_branches(module: nn.Module, example: Tensor) -> list[Branch]:
             side.path if side.path and paths.count(side.path) == 1 else side.layers[0],
             side.addition.name,
             side.output.name,
-            run.shapes[side.addition][1:],
+            tuple(values[side.addition.name].shape[1:]),
         )
         for side in sides
     ]
@@ -113,6 +111,8 @@ def without_branches(module: nn.Module, dropped: Sequence[Branch]) -> GraphModul
         addition.replace_all_uses_with(skip)
         traced.graph.erase_node(addition)
         _erase(traced.graph, output)
+    for node in traced.graph.nodes:
+        node.type = None  # an annotation that is text, which torch.fx cannot pickle
     # Made anew, so that it holds only the modules that its graph calls.
     return GraphModule(traced, traced.graph, type(module).__name__).eval()
 
@@ -156,7 +156,7 @@ def named(dense: Dense, names: Collection[str]) -> tuple[Branch, ...]:
 def removal_order(dense: Dense) -> tuple[str, ...]:
     """Names of all branches: each time the one without which the loss is least, given those already gone.
 
-    Greedy, by the recipe's loss on up to 1,024 training images, batch norm re-estimated on the same; of equal losses
+    Greedy, by the recipe's loss on up to 512 training images, batch norm re-estimated on the same; of equal losses
     the earlier branch goes. Found once.
     """
     if "removal_order" not in dense.memo:
@@ -200,7 +200,7 @@ class _Side:
     path: str
 
 
-def _sides(graph: GraphModule, shapes: Mapping[Node, tuple[int, ...]]) -> Iterator[_Side]:
+def _sides(graph: GraphModule, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[_Side]:
     """The branches, as far as the graph can tell."""
     before: dict[Node, set[Node]] = {}
     calls = [str(node.target) for node in graph.graph.nodes if node.op == "call_module"]
@@ -209,7 +209,7 @@ def _sides(graph: GraphModule, shapes: Mapping[Node, tuple[int, ...]]) -> Iterat
         if node.target not in _ADDITIONS or len(node.all_input_nodes) != 2:
             continue
         one, two = node.all_input_nodes
-        if not shapes.get(node) == shapes.get(one) == shapes.get(two):
+        if node.name not in shapes or not shapes[node.name] == shapes.get(one.name) == shapes.get(two.name):
             continue
         skip, branch = sorted(
             (_side(graph, node, here, before[here] - before[there]) for here, there in ((one, two), (two, one))),
@@ -253,22 +253,25 @@ def _build(build: Callable[[], nn.Module], dropped: Sequence[Branch]) -> nn.Modu
 
 
 class _Run(Interpreter):
-    """Runs a graph with some nodes' values zeroed, and keeps the shape of every tensor."""
+    """Runs a graph with some nodes' values zeroed, and keeps every tensor by the node's name."""
 
-    def __init__(self, graph: GraphModule, zeroed: Collection[str] = ()) -> None:
+    def __init__(self, graph: GraphModule, zeroed: Collection[str]) -> None:
         super().__init__(graph)
         self._zeroed = zeroed
-        self.shapes: dict[Node, tuple[int, ...]] = {}
-
-    def __call__(self, images: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self.run(images.clone())
+        self.values: dict[str, Tensor] = {}
 
     def run_node(self, n: Node) -> Any:
         value = super().run_node(n)
         if isinstance(value, Tensor):
-            self.shapes[n] = tuple(value.shape)
+            self.values[n.name] = value.clone()  # what follows may change it in place
         return torch.zeros_like(value) if n.name in self._zeroed else value
+
+
+def _values(graph: GraphModule, images: Tensor, zeroed: Collection[str] = ()) -> dict[str, Tensor]:
+    run = _Run(graph, zeroed)
+    with torch.no_grad():
+        run.run(images.clone())
+    return run.values
 
 
 def _noise(example: Tensor) -> Tensor:
@@ -277,18 +280,24 @@ def _noise(example: Tensor) -> Tensor:
 
 
 def _agree(module: nn.Module, dropped: Sequence[Branch], images: Tensor) -> bool:
-    """Whether the network without the branches computes what it does with their outputs zeroed."""
-    zeroed = _Run(symbolic_graph(copy.deepcopy(module).eval()), {branch.output for branch in dropped})(images)
-    with torch.no_grad():
-        small = without_branches(module, dropped)(images.clone())
-    return torch.allclose(small, zeroed, rtol=1e-4, atol=1e-5 * float(zeroed.abs().max() + 1))
+    """Whether the network without the branches computes what it does with their outputs zeroed.
+
+    Every value inside is compared: the outputs of an untrained network may hardly depend on its inputs.
+    """
+    graph = symbolic_graph(copy.deepcopy(module).eval())
+    zeroed = _values(graph, images, {branch.output for branch in dropped})
+    small = _values(without_branches(module, dropped), images)
+    return all(
+        torch.allclose(value, zeroed[name], rtol=1e-4, atol=1e-5 * float(value.abs().max()))
+        for name, value in small.items()
+    )
 
 
 def _removal_order(dense: Dense) -> tuple[str, ...]:
     left, gone = branches(dense), list[Branch]()
     train = dense.splits.train
     tried = len(left) * (len(left) + 1) // 2
-    images = min(MOST_IMAGES, max(FEWEST_IMAGES, len(train) // max(tried, 1)))
+    images = min(MOST_IMAGES, max(FEWEST_IMAGES, len(train) // (4 * max(tried, 1))))
     chosen = np.random.default_rng(dense.seed).permutation(len(train))[:images]
     calibration = ArraySplit(*train.batch(chosen))
     while left:

@@ -188,7 +188,7 @@ NO_BRANCH: dict[str, Callable[[_Layers, Tensor], Tensor]] = {
     "an inner value is read elsewhere": read_twice,
     "a branch that reads two values": two_sources,
     "broadcast": lambda net, x: x + net.a(x).mean((2, 3), keepdim=True),
-    "a skip that the branch changes in place": lambda net, x: net.c(x) + net.a(torch.relu_(x)) * 0 + x,
+    "a skip that the branch changes in place": lambda net, x: net.a(torch.relu_(x)) + x,
     "another graph in training": lambda net, x: x + functional.dropout(net.a(x), 0.5, net.training),
     "a layer of the branch called elsewhere": lambda net, x: net.a(x + net.a(x)),
     "a scaled skip": lambda net, x: torch.add(net.a(x), x, alpha=2),

@@ -27,6 +27,7 @@ from workloads import (
     train,
 )
 
+from .ops.blocks import branches, data_free_order, groups_before, named, removal_order, without
 from .ops.distillation import distillation_loss
 from .ops.grids import TRAINING_RATIOS, on_grid
 from .ops.groups import channel_groups
@@ -34,12 +35,14 @@ from .ops.minifloat import RATIOS
 from .ops.straight_through import quantised_pass
 from .ops.weights import filters_first
 from .plan import Plan, Setting
-from .space import Space
+from .space import Choice, Space
 
 TEMPERATURE = {"classification": 4.0, "segmentation": 2.0}
 """Of distillation, unless a knob says otherwise [our reconstruction: no source of ours gives a value]."""
 OPTIONS = ("distillation", "temperature", "straight_through")
 """Knobs that every strategy takes beside its own."""
+DROP = "drop"
+"""The knob that says how many residual branches go."""
 
 
 @dataclass
@@ -89,12 +92,16 @@ class Compressed:
 class Strategy(abc.ABC):
     """One published way of shrinking a network.
 
+    An implementation overrides `_space`, `_resolve` and `_compress`; the public methods around them drop residual
+    branches, which every strategy can do. The dense network that `_resolve`, `_compress` and `advance` see has lost
+    them already, and so has the untrained one of its workload: a method works on it as on any other.
+
     Obligations of an implementation:
 
-    - `resolve` is deterministic in the dense network and the knobs, and returns a resolved plan: equal networks, equal
-      digests. `channels` are the widths that `compress` gives; a layer's `sparsity` is the one that the last stage
+    - `_resolve` is deterministic in the dense network and the knobs, and returns a resolved plan: equal networks, equal
+      digests. `channels` are the widths that `_compress` gives; a layer's `sparsity` is the one that the last stage
       leaves.
-    - `compress` trains nothing, never changes `dense` in place, and returns a module that is physically smaller where
+    - `_compress` trains nothing, never changes `dense` in place, and returns a module that is physically smaller where
       the plan removes channels. Batch-norm statistics stay as they were: training does not read them, and who
       evaluates an untuned network calls `recalibrate` first.
     - Training is resumable: `tune` for `a` epochs and then `b` more with the returned state equals `a + b` at once. It
@@ -112,6 +119,11 @@ class Strategy(abc.ABC):
     start: Literal["trained", "initial"] = "trained"
     """The weights to start from: those of the trained dense network, then tuned, or those before its training
     (`workloads.initial`), then trained by the whole recipe."""
+    drop_share: float | None = 0.0
+    """Of the network's residual branches, the share that goes unless the knob `drop` says otherwise.
+
+    A method that drops some by itself refuses a network without branches. None leaves the knob out of the search space.
+    """
     one_shot: Mapping[str, Setting] = MappingProxyType({})
     """Knob values under which the method has no stages; its controls are made so."""
     summary: str
@@ -119,28 +131,32 @@ class Strategy(abc.ABC):
     source: str
     """Paper and section, and what is our reconstruction where the source is silent."""
 
-    @abc.abstractmethod
     def space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
-        """The knobs on this network. `widths` are the integer bit widths that some target of the search rewards."""
+        """The knobs on this network. `widths` are the integer bit widths that some target of the search rewards.
 
-    @abc.abstractmethod
-    def resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
-        """The resolved plan for knob values (`Space.decode`); knobs left out take the method's published values."""
-
-    @abc.abstractmethod
-    def compress(self, dense: Dense, plan: Plan) -> Compressed:
-        """The compressed network, untrained. Raises `InputError` where the plan names what the network has not."""
+        Beside the method's own there is `drop`, where the network has residual branches that can go.
+        """
+        default, count = self._dropped_unless_told(dense), len(branches(dense))
+        space = self._space(dense, widths)
+        if self.drop_share is None or not count:
+            return space
+        return space + Space(choices=(Choice(DROP, tuple(range(count, -1, -1)), default=count - default),))
 
     def plan(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
-        """`resolve`, and what every strategy can be asked for.
+        """The resolved plan for knob values (`Space.decode`); knobs left out take the method's published values.
 
-        `distillation` is the weight λ of learning from the dense network's outputs at `temperature` (0, the default of
-        most methods, leaves it out); `straight_through` makes training see the plan's number formats.
+        Every strategy can be asked for more than its own knobs. `drop` is the number of residual branches that go,
+        first those without which the loss is least (`ops/blocks.py`; by structure alone where the method starts from
+        initial weights); `dropped` names them instead. `distillation` is the weight λ of learning from the dense
+        network's outputs at `temperature` (0, the default of most methods, leaves it out); `straight_through` makes
+        training see the plan's number formats.
         """
-        plan = self.resolve(dense, knobs)
+        dropped = self._branches_to_drop(dense, knobs)
+        reduced = without(dense, dropped)
+        plan = self._resolve(reduced, self._knobs_on(reduced, dense, knobs) if dropped else knobs)
         settings: dict[str, Setting] = {}
-        if "distillation" in knobs:
-            weight = float(knobs["distillation"])
+        if "distillation" in knobs or "temperature" in knobs:
+            weight = float(knobs.get("distillation", plan.settings.get("distillation", 0.0)))
             temperature = float(knobs.get("temperature", TEMPERATURE[dense.workload.task]))
             if weight < 0 or temperature <= 0:
                 raise InputError(
@@ -158,7 +174,68 @@ class Strategy(abc.ABC):
         merged = plan.settings | settings
         if merged.get("distillation") == 0:
             merged = {name: value for name, value in merged.items() if name not in ("distillation", "temperature")}
-        return plan.model_copy(update={"settings": merged})
+        return plan.model_copy(update={"dropped": dropped, "settings": merged})
+
+    def compress(self, dense: Dense, plan: Plan) -> Compressed:
+        """The compressed network, untrained. Raises `InputError` where the plan names what the network has not."""
+        return self._compress(without(dense, plan.dropped), plan)
+
+    @abc.abstractmethod
+    def _space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
+        """As `space`, without the knob `drop`, which may still be the `ladder_knob`."""
+
+    @abc.abstractmethod
+    def _resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
+        """As `plan`, for the method's own knobs on a network that has lost its branches."""
+
+    @abc.abstractmethod
+    def _compress(self, dense: Dense, plan: Plan) -> Compressed:
+        """As `compress`, on a network that has lost its branches."""
+
+    def _drop_order(self, dense: Dense) -> tuple[str, ...]:
+        """All branches, the first to go first. Trained weights have no say in what starts from initial ones."""
+        return data_free_order(dense) if self.start == "initial" else removal_order(dense)
+
+    def _dropped_unless_told(self, dense: Dense) -> int:
+        """Branches that go by default; raises `InputError` where the method lives by dropping and there are none."""
+        share, count = self.drop_share or 0.0, len(branches(dense))
+        if share and not count:
+            raise InputError(
+                f"strategy {self.name!r}: network {dense.workload.name} has no residual branch that could be dropped; "
+                "use a strategy that cuts channels (l1, pca_l1)"
+            )
+        return max(round(share * count), 1) if share else 0
+
+    def _branches_to_drop(self, dense: Dense, knobs: Mapping[str, Any]) -> tuple[str, ...]:
+        """Names in network order."""
+        default, count = self._dropped_unless_told(dense), len(branches(dense))
+        if "dropped" in knobs:
+            return tuple(branch.name for branch in named(dense, knobs["dropped"]))
+        drop = knobs.get(DROP, default)
+        if drop not in range(count + 1):
+            raise InputError(
+                f"strategy {self.name!r}: drop is {drop!r}; network {dense.workload.name} has {count} residual "
+                f"branches that can be dropped, so give a whole number from 0 to {count}"
+            )
+        # The order costs evaluations: it is asked for only where something goes.
+        return tuple(branch.name for branch in named(dense, self._drop_order(dense)[: int(drop)])) if drop else ()
+
+    def _knobs_on(self, reduced: Dense, dense: Dense, knobs: Mapping[str, Any]) -> dict[str, Any]:
+        """The knobs with the values of every family for the members that the reduced network has.
+
+        A prune group that is called otherwise there, because its first producer is gone, keeps its value.
+        """
+        found = dict(knobs)
+        before = {family.name: family.members for family in self._space(dense).families}
+        for family in self._space(reduced).families:
+            if not isinstance(given := knobs.get(family.name), Mapping):
+                continue
+            gone = set(before[family.name]) - set(family.members)
+            found[family.name] = {member: value for member, value in given.items() if member not in gone}
+            for member in set(family.members) - set(before[family.name]):
+                if (old := groups_before(dense, reduced)[member]) in given:
+                    found[family.name][member] = given[old]
+        return found
 
     def epochs(self, dense: Dense, plan: Plan, tuning: float, training: float) -> float:
         """Epochs of one full evaluation: `training` where the method starts from initial weights, else `tuning`."""
@@ -229,7 +306,8 @@ class Strategy(abc.ABC):
             )
             at = stop
             if stop in stages:
-                self.advance(compressed, dense, stages.index(stop), state.optimizer)
+                reduced = without(dense, compressed.plan.dropped)
+                self.advance(compressed, reduced, stages.index(stop), state.optimizer)
         assert state is not None
         return state
 

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from workloads import Dense, InputError, Loss, initial, trace
 
 from .base import Compressed, Strategy
+from .ops.blocks import branches
 from .ops.channels import best_channels, random_scores
 from .ops.groups import channel_groups, shrink
 from .ops.weights import draw_kaiming_normal
@@ -32,8 +34,8 @@ _MOST_SCRATCH_B = 2.0
 class Control(Strategy):
     """`METHOD@CONTROL`: the network that METHOD plans, and one of its merits removed.
 
-    - `shuffle` keeps as many weights (masks) or channels in every layer, drawn at random: a score that does not beat it
-      earns no credit (Su et al. 2020, Frankle et al. 2021).
+    - `shuffle` keeps as many weights (masks) or channels in every layer, and as many residual branches, drawn at
+      random: a score that does not beat it earns no credit (Su et al. 2020, Frankle et al. 2021).
     - `reinit` keeps structure and masks and draws the weights anew (Kaiming-normal, He et al. 2015, section 2.2).
     - `scratch-e`, `scratch-b` train such a network as long as the dense one was, in epochs or in operations, the latter
       at most for twice the epochs (Liu et al., Rethinking the Value of Network Pruning, ICLR 2019, section 3).
@@ -45,15 +47,16 @@ class Control(Strategy):
         self.method, self.control = method, control
         self.name = f"{method.name}@{control}"
         self.start = method.start if control == "shuffle" else "initial"
+        self.drop_share = method.drop_share
         self.summary = f"control of {method.name}: {CONTROLS[control]}"
         self.source = f"control; {method.source}"
 
-    def space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
-        space = self.method.space(dense, widths)
+    def _space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
+        space = self.method._space(dense, widths)
         return replace(space, choices=tuple(c for c in space.choices if c.name not in self.method.one_shot))
 
-    def resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
-        plan = self.method.resolve(dense, {**knobs, **self.method.one_shot})
+    def _resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
+        plan = self.method._resolve(dense, {**knobs, **self.method.one_shot})
         if self.method.stages(plan, 1000):
             raise InputError(
                 f"strategy {self.name!r}: {self.method.name} changes its structure during training, so that there is "
@@ -61,14 +64,20 @@ class Control(Strategy):
             )
         return plan.model_copy(update={"strategy": self.name})
 
-    def compress(self, dense: Dense, plan: Plan) -> Compressed:
-        made = self.method.compress(dense, plan.model_copy(update={"strategy": self.method.name}))
+    def _compress(self, dense: Dense, plan: Plan) -> Compressed:
+        made = self.method._compress(dense, plan.model_copy(update={"strategy": self.method.name}))
         made = replace(made, plan=plan)
         if self.control == "shuffle":
             return self._shuffled(made, dense)
         _draw_anew(made.module, dense.seed + 1)
         made.apply_masks(made.module)
         return made
+
+    def _drop_order(self, dense: Dense) -> tuple[str, ...]:
+        if self.control != "shuffle":
+            return self.method._drop_order(dense)
+        names = [branch.name for branch in branches(dense)]
+        return tuple(str(name) for name in np.random.default_rng(dense.seed).permutation(names))
 
     def epochs(self, dense: Dense, plan: Plan, tuning: float, training: float) -> float:
         if self.control == "scratch-e":

@@ -37,13 +37,13 @@ class Conventional(Strategy):
     )
     one_shot = MappingProxyType({"steps": 0})
 
-    def space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
+    def _space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
         return Space(choices=(SPARSITY, STEPS), ladder_knob="sparsity")
 
-    def resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
+    def _resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
         return Plan(strategy=self.name, settings=pruning(knobs))
 
-    def compress(self, dense: Dense, plan: Plan) -> Compressed:
+    def _compress(self, dense: Dense, plan: Plan) -> Compressed:
         check_names(dense, plan)
         compressed = Compressed(copy.deepcopy(dense.module), plan, dense.seed, formats=formats_of(plan))
         prune_at_once(compressed)

@@ -17,18 +17,21 @@ class Unchanged(Strategy):
     """`dense`: every width and weight stays; the control of every ranking."""
 
     name = "dense"
+    drop_share: float | None = None
     summary = "control: the dense network unchanged"
     source = "control"
 
-    def space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
+    def _space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
         return Space()
 
-    def resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
+    def _resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
         return Plan(strategy=self.name)
 
-    def compress(self, dense: Dense, plan: Plan) -> Compressed:
+    def _compress(self, dense: Dense, plan: Plan) -> Compressed:
         check_names(dense, plan)
         return Compressed(copy.deepcopy(dense.module), plan, dense.seed, formats=formats_of(plan))
 
     def recalibrate(self, compressed: Compressed, dense: Dense) -> None:
-        """Nothing to do: no weight was changed, and published statistics are kept as they are."""
+        """Nothing to do where no branch was dropped: no weight was changed, and published statistics are kept."""
+        if compressed.plan.dropped:
+            super().recalibrate(compressed, dense)

@@ -41,7 +41,7 @@ class Frequency(Strategy):
     summary = "channels by the cosine transform of their feature maps"
     source = "pruning with frequency-domain features; transform, scores and κ are our reconstruction"
 
-    def space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
+    def _space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
         _refuse_without_maps(dense)
         members = tuple(group.name for group in channel_groups(dense))
         return Space(
@@ -54,7 +54,7 @@ class Frequency(Strategy):
             ladder_knob="keep",
         )
 
-    def resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
+    def _resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
         _refuse_without_maps(dense)
         score, kappa = knobs.get("score", "energy"), float(knobs.get("kappa", DEFAULT_KAPPA))
         if score not in SCORES:
@@ -70,7 +70,7 @@ class Frequency(Strategy):
         widths = {group.name: group.width(float(keep.get(group.name, 0.5)), align) for group in groups}
         return Plan(strategy=self.name, channels=ratios(groups, widths), settings=settings)
 
-    def compress(self, dense: Dense, plan: Plan) -> Compressed:
+    def _compress(self, dense: Dense, plan: Plan) -> Compressed:
         _refuse_without_maps(dense)
         return cut(
             dense,

@@ -25,18 +25,18 @@ class LayerwiseL1(Strategy):
     summary = "a keep ratio searched for every layer group, channels by L1 norm"
     source = "Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, section 3"
 
-    def space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
+    def _space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
         members = tuple(group.name for group in channel_groups(dense))
         return Space((ALIGN,), (Family("keep", KEEP, members, default=KEEP.index(0.5)),), ladder_knob="keep")
 
-    def resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
+    def _resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
         groups = channel_groups(dense)
         keep: Mapping[str, float] = knobs.get("keep", {})
         align = int(knobs.get("align", 1))
         widths = {group.name: group.width(float(keep.get(group.name, 0.5)), align) for group in groups}
         return Plan(strategy=self.name, channels=ratios(groups, widths))
 
-    def compress(self, dense: Dense, plan: Plan) -> Compressed:
+    def _compress(self, dense: Dense, plan: Plan) -> Compressed:
         return cut(dense, plan, l1_scores)
 
 
@@ -47,10 +47,10 @@ class GlobalL1(Strategy):
     summary = "one threshold on layer-normalised L1 norms for the whole network"
     source = "global magnitude pruning of channels; norms divided by their layer's mean [our reconstruction]"
 
-    def space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
+    def _space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
         return Space(choices=(Choice("keep", KEEP, default=KEEP.index(0.5)), ALIGN), ladder_knob="keep")
 
-    def resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
+    def _resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
         keep = float(knobs.get("keep", 0.5))
         groups = channel_groups(dense)
         widths = global_widths(dense.module, groups, keep)
@@ -58,7 +58,7 @@ class GlobalL1(Strategy):
         widths = {group.name: group.width(widths[group.name] / group.channels, align) for group in groups}
         return Plan(strategy=self.name, channels=ratios(groups, widths), notes={"keep": keep})
 
-    def compress(self, dense: Dense, plan: Plan) -> Compressed:
+    def _compress(self, dense: Dense, plan: Plan) -> Compressed:
         return cut(dense, plan, l1_scores)
 
 

@@ -58,7 +58,7 @@ class LowRank(Conventional):
         "2016, Jaderberg et al. 2014, Kim et al. 2016; threshold, steps and defaults [our reconstruction]"
     )
 
-    def space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
+    def _space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
         by_tau = RANK.index(BY_TAU)
         return Space(
             choices=(
@@ -72,7 +72,7 @@ class LowRank(Conventional):
             ladder_knob="tau",
         )
 
-    def resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
+    def _resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
         layers, settings = _layers(dense), pruning(knobs)
         scheme, tau = _scheme(knobs.get("scheme", "B")), float(knobs.get("tau", 0.9))
         if not 0 < tau <= 1:
@@ -96,7 +96,7 @@ class LowRank(Conventional):
                 settings["data_aware"] = True
         return Plan(strategy=self.name, layers=plans, settings=settings, notes={"tau": tau})
 
-    def compress(self, dense: Dense, plan: Plan) -> Compressed:
+    def _compress(self, dense: Dense, plan: Plan) -> Compressed:
         check_names(dense, plan)
         wanted = {name: layer.rank for name, layer in plan.layers.items() if layer.rank is not None}
         scheme = _scheme(plan.settings.get("scheme", "B"))

@@ -30,7 +30,7 @@ class NumberFormat(Unchanged):
     corrects_biases: bool
     """Unless the knob `bias_correction` says otherwise."""
 
-    def space(self, dense: Dense, widths: frozenset[int] = ALL_WIDTHS) -> Space:
+    def _space(self, dense: Dense, widths: frozenset[int] = ALL_WIDTHS) -> Space:
         weight_bits = tuple(bits for bits in sorted(widths & ALL_WIDTHS) if bits >= self.narrowest) or (8,)
         activation_bits = tuple(bits for bits in weight_bits if bits >= 4) or (8,)
         members = tuple(name for name, fixed in _layers(dense).items() if not fixed)
@@ -42,7 +42,7 @@ class NumberFormat(Unchanged):
             ladder_knob="weight_bits",
         )
 
-    def resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
+    def _resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
         layers = {}
         for name, fixed in _layers(dense).items():
             weight = 8 if fixed else int(knobs.get("weight_bits", {}).get(name, 8))

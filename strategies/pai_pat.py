@@ -51,7 +51,7 @@ class PaiPat(Strategy):
     summary = "widths by PCA of noise before training, and of feature maps after 15 % of it"
     source = "pruning at initialisation and after training by PCA (30 + 170 epochs, contribution ratio 99.0 %)"
 
-    def space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
+    def _space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
         members = tuple(group.name for group in channel_groups(dense))
         one, published = MULTIPLIER.index(1.0), ALPHA.index(PUBLISHED_ALPHA)
         return Space(
@@ -65,7 +65,7 @@ class PaiPat(Strategy):
             ladder_knob="alpha1",
         )
 
-    def resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
+    def _resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
         groups = channel_groups(dense)
         if "noise_spectra" not in dense.memo:
             dense.memo["noise_spectra"] = noise_spectra(
@@ -91,7 +91,7 @@ class PaiPat(Strategy):
         notes: dict[str, Setting] = {"alpha0": alpha0, "rho0": reduction(dense.module, groups, widths)}
         return Plan(strategy=self.name, channels=ratios(groups, widths), settings=settings, notes=notes)
 
-    def compress(self, dense: Dense, plan: Plan) -> Compressed:
+    def _compress(self, dense: Dense, plan: Plan) -> Compressed:
         check_names(dense, plan)
         groups, whole = channel_groups(dense), kaiming(dense)
         module = shrink(whole, groups, best_channels(whole, groups, plan.channels, l1_scores))

@@ -45,7 +45,7 @@ class PcaL1(Strategy):
     summary = "PCA of feature maps chooses the widths, L1 norms choose the channels"
     source = "PCA+L1 (vgg16_bn, cumulative contribution ratio 99.0 %, L1 of trained weights, 20-epoch retraining)"
 
-    def space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
+    def _space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
         members = tuple(group.name for group in channel_groups(dense))
         one = MULTIPLIER.index(1.0)
         return Space(
@@ -58,7 +58,7 @@ class PcaL1(Strategy):
             ladder_knob="alpha",
         )
 
-    def resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
+    def _resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
         groups = channel_groups(dense)
         spectra = _spectra(dense)
         alpha = float(knobs.get("alpha", PUBLISHED_ALPHA))
@@ -86,7 +86,7 @@ class PcaL1(Strategy):
             notes={"alpha": alpha, "rho": reduction(dense.module, groups, widths)},
         )
 
-    def compress(self, dense: Dense, plan: Plan) -> Compressed:
+    def _compress(self, dense: Dense, plan: Plan) -> Compressed:
         return cut(dense, plan, l1_scores)
 
     def stages(self, plan: Plan, steps: int) -> Sequence[int]:

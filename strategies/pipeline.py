@@ -19,16 +19,16 @@ class Pipeline(Strategy):
 
     def __init__(self, pruner: Strategy, formats: Strategy) -> None:
         self.pruner, self.formats = pruner, formats
-        self.start = pruner.start
+        self.start, self.drop_share = pruner.start, pruner.drop_share
         self.name = f"{pruner.name}+{formats.name}"
         self.summary = f"{pruner.summary}; {formats.summary}"
         self.source = f"{pruner.source}; {formats.source}"
 
-    def space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
-        return self.pruner.space(dense, widths) + self.formats.space(dense, widths)
+    def _space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
+        return self.pruner._space(dense, widths) + self.formats._space(dense, widths)
 
-    def resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
-        structure, formats = self.pruner.resolve(dense, knobs), self.formats.resolve(dense, knobs)
+    def _resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
+        structure, formats = self.pruner._resolve(dense, knobs), self.formats._resolve(dense, knobs)
         layers = dict(structure.layers)
         for name, layer in formats.layers.items():
             layers[name] = layers.get(name, LayerPlan()).model_copy(update=layer.model_dump(exclude_none=True))
@@ -40,8 +40,11 @@ class Pipeline(Strategy):
             notes=structure.notes | formats.notes,
         )
 
-    def compress(self, dense: Dense, plan: Plan) -> Compressed:
-        return self.pruner.compress(dense, plan)
+    def _compress(self, dense: Dense, plan: Plan) -> Compressed:
+        return self.pruner._compress(dense, plan)
+
+    def _drop_order(self, dense: Dense) -> tuple[str, ...]:
+        return self.pruner._drop_order(dense)
 
     def epochs(self, dense: Dense, plan: Plan, tuning: float, training: float) -> float:
         return self.pruner.epochs(dense, plan, tuning, training)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -36,14 +37,17 @@ class LayerPlan(BaseModel):
 class Plan(BaseModel):
     """A resolved plan: the widths and formats that really result, so that equal networks have equal plans.
 
-    `channels` holds the keep ratio of every prune group (coupled layers share one), `layers` what is done to single
-    layers, `settings` what else decides the result (training included). `notes` is how the plan came about (the PCA
-    threshold, say); it is kept and shown, and is no part of the identity.
+    `dropped` names the residual branches that are gone, in network order; the rest of the plan speaks of the network
+    without them. `channels` holds the keep ratio of every prune group (coupled layers share one), `layers` what is done
+    to single layers, `settings` what else decides the result (training included). `notes` is how the plan came about
+    (the PCA threshold, say); it is kept and shown, and is no part of the identity.
     """
 
     model_config = _STRICT
 
     strategy: str
+    # Left out where there are none, so that plans of before keep their digests.
+    dropped: Annotated[tuple[str, ...], Field(exclude_if=operator.not_)] = ()
     channels: dict[str, Ratio] = {}
     layers: dict[str, LayerPlan] = {}
     settings: dict[str, Setting] = {}
@@ -57,7 +61,7 @@ class Plan(BaseModel):
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` takes back."""
-        return self.model_dump(exclude_none=True)
+        return self.model_dump(mode="json", exclude_none=True)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any] | str | bytes) -> Plan:

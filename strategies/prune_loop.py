@@ -70,7 +70,8 @@ def prune_to_drop(
     least = dense.validation.primary - drop
     history: list[PruneStep] = []
     last: Compressed | None = None
-    changed = compressed.plan.channels or any(layer.rank for layer in compressed.plan.layers.values())
+    plan = compressed.plan
+    changed = plan.dropped or plan.channels or any(layer.rank for layer in plan.layers.values())
     sparsity = 0.0 if changed else step
     for fine_tunes in range(1, max_fine_tunes + 1):
         if sparsity:

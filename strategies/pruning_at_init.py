@@ -57,7 +57,7 @@ class _AtInitialisation(Strategy):
     start = "initial"
     saliency: Saliency
 
-    def space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
+    def _space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
         published = self.saliency.published(dense.workload)
         rounds = tuple(sorted({*self.saliency.fewer, published}))
         return Space(
@@ -103,7 +103,7 @@ class MasksAtInit(_AtInitialisation):
     layer, so that nothing passes it (layer collapse, which SynFlow was made to avoid); the plan's notes name the layer.
     """
 
-    def resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
+    def _resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
         sizes = _sizes(dense)
         total, density, floor = sum(sizes.values()), self._density(knobs), bool(knobs.get("floor", False))
         kept, iterations = max(1, round(density * total)), self._iterations(dense, knobs)
@@ -122,7 +122,7 @@ class MasksAtInit(_AtInitialisation):
         settings: dict[str, Setting] = {"density": kept / total, "iterations": iterations, "floor": floor}
         return Plan(strategy=self.name, layers=layers, settings=settings, notes=notes)
 
-    def compress(self, dense: Dense, plan: Plan) -> Compressed:
+    def _compress(self, dense: Dense, plan: Plan) -> Compressed:
         check_names(dense, plan)
         left = {
             name: round((1 - (plan.layers[name].sparsity or 0.0 if name in plan.layers else 0.0)) * size)
@@ -158,7 +158,7 @@ class ChannelsAtInit(_AtInitialisation):
     conserves.
     """
 
-    def resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
+    def _resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
         groups = channel_groups(dense)
         if not groups:
             raise InputError(
@@ -175,7 +175,7 @@ class ChannelsAtInit(_AtInitialisation):
         notes: dict[str, Setting] = {"wanted_density": density, "density": count(widths) / total}
         return Plan(strategy=self.name, channels=ratios(groups, widths), settings=settings, notes=notes)
 
-    def compress(self, dense: Dense, plan: Plan) -> Compressed:
+    def _compress(self, dense: Dense, plan: Plan) -> Compressed:
         check_names(dense, plan)
         groups, iterations = channel_groups(dense), self._iterations(dense, plan.settings)
         sums = self._sums(dense, self._density(plan.settings), iterations)

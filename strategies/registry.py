@@ -11,6 +11,7 @@ from .base import Strategy
 from .controls import CONTROLS, Control
 from .conventional import Conventional
 from .dense import Unchanged
+from .depth import Depth
 from .frequency import Frequency
 from .integers import Integers
 from .l1 import GlobalL1, LayerwiseL1
@@ -29,6 +30,7 @@ _CLASSES: tuple[type[Strategy], ...] = (
     RandomChannels,
     LayerwiseL1,
     GlobalL1,
+    Depth,
     PcaL1,
     PaiPat,
     *PRUNING_AT_INIT,

@@ -52,7 +52,7 @@ class Sentei(Strategy):
     summary = "equal nonzeros in every filter, retrained with distillation"
     source = "SENTEI: filter-wise pruning with distillation for a zero-weight-skipping FPGA accelerator"
 
-    def space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
+    def _space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
         members = tuple(sparse_layers(dense))
         temperatures = (1.0, 2.0, 4.0, 8.0)
         return Space(
@@ -65,7 +65,7 @@ class Sentei(Strategy):
             ladder_knob="sparsity",
         )
 
-    def resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
+    def _resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
         pattern = knobs.get("pattern", "filter")
         if pattern not in PATTERNS:
             raise InputError(f"sentei: the pattern is {pattern!r}; allowed: {', '.join(PATTERNS)}")
@@ -99,7 +99,7 @@ class Sentei(Strategy):
             settings["pairwise"] = pairwise
         return Plan(strategy=self.name, layers=layers, settings=settings)
 
-    def compress(self, dense: Dense, plan: Plan) -> Compressed:
+    def _compress(self, dense: Dense, plan: Plan) -> Compressed:
         check_names(dense, plan)
         compressed = Compressed(copy.deepcopy(dense.module), plan, dense.seed, formats=formats_of(plan))
         if not plan.settings.get("refreshes"):

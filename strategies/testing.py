@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from workloads import Dense, dense, trace, workload
+from workloads import Dense, trace, untrained, workload
 
 from .base import Compressed, Strategy
+from .ops.blocks import without
 from .ops.weights import filters_first
 from .plan import Plan
 
@@ -22,13 +24,14 @@ class ContractViolation(AssertionError):
 
 
 def check_strategy(strategy: Strategy, subject: Dense | None = None) -> None:
-    """Runs `strategy` on `subject` (the dense `digits/cnn` unless given); raises `ContractViolation` at a breach.
+    """Runs `strategy` on `subject` (a small residual network for digits unless given).
 
     Checked: the space decodes and its plans are resolved, deterministic and survive JSON; compressing is deterministic,
-    leaves the dense network alone, runs, and agrees with the plan; tuning in two parts equals tuning at once; stages
-    lie in order inside the training; masks hold, and the last stage leaves the sparsity that the plan says.
+    leaves the dense network alone, runs, agrees with the plan, and has no layer of a dropped branch; tuning in two
+    parts equals tuning at once; stages lie in order inside the training; masks hold, and the last stage leaves the
+    sparsity that the plan says. Raises `ContractViolation` at a breach.
     """
-    subject = subject or dense(workload("digits/cnn"), seed=0)
+    subject = subject or untrained(replace(workload("digits/cnn"), name="digits/residual", build=_Residual), seed=0)
     before = _digest(subject.module)
     space = strategy.space(subject)
     for params in [
@@ -83,6 +86,9 @@ def _check_structure(
     )
     _demand(bool(torch.isfinite(outputs).all()), strategy, "outputs are not finite")
     network = trace(compressed.module, example[:1], compressed.formats, compressed.nonzeros())
+    gone = _layers(subject.module) - _layers(without(subject, compressed.plan.dropped).module)
+    left = sorted(gone & _layers(compressed.module))
+    _demand(not left, strategy, f"layer {left[0]!r} belongs to a dropped branch and is still there" if left else "")
     for name, ratio in compressed.plan.channels.items() if widths else ():
         original = len(filters_first(subject.module.get_submodule(name)))
         _demand(
@@ -98,6 +104,40 @@ def _check_structure(
                 strategy,
                 f"layer {name!r} is {1 - kept:.4f} sparse, not as planned",
             )
+
+
+def _layers(module: nn.Module) -> set[str]:
+    """Names of the modules that hold parameters."""
+    return {name for name, part in module.named_modules() if any(True for _ in part.parameters(recurse=False))}
+
+
+class _Residual(nn.Module):
+    """Three residual blocks for pictures of 8×8, so that channels are coupled and branches can be dropped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.block1, self.block2, self.block3 = _Block(8, 8), _Block(8, 16), _Block(16, 16)
+        self.pool, self.flatten, self.linear = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.conv(x)))
+        return self.linear(self.flatten(self.pool(self.block3(self.block2(self.block1(x))))))
+
+
+class _Block(nn.Module):
+    """Halves the map where it widens it."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        stride = outputs // inputs
+        self.conv1, self.norm1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)
+        self.conv2, self.norm2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Identity() if stride == 1 else nn.Conv2d(inputs, outputs, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(x)))))
+        return torch.relu(y + self.shortcut(x))
 
 
 def _same(one: nn.Module, other: nn.Module) -> bool:

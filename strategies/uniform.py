@@ -32,16 +32,16 @@ class Uniform(Strategy):
         """How channels are ranked within a group."""
         return l1_scores
 
-    def space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
+    def _space(self, dense: Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> Space:
         return Space(choices=(Choice("keep", KEEP, default=KEEP.index(0.5)), ALIGN), ladder_knob="keep")
 
-    def resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
+    def _resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
         keep = float(knobs.get("keep", 0.5))
         groups = channel_groups(dense)
         widths = {group.name: group.width(keep, int(knobs.get("align", 1))) for group in groups}
         return Plan(strategy=self.name, channels=ratios(groups, widths), notes={"keep": keep})
 
-    def compress(self, dense: Dense, plan: Plan) -> Compressed:
+    def _compress(self, dense: Dense, plan: Plan) -> Compressed:
         return cut(dense, plan, self.scores(dense))
 
 

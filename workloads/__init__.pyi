@@ -46,5 +46,6 @@ from .throughput import epoch_seconds as epoch_seconds
 from .training import Loss as Loss
 from .training import Progress as Progress
 from .training import TrainingDiverged as TrainingDiverged
+from .training import recipe_loss as recipe_loss
 from .training import steps_in as steps_in
 from .training import train as train

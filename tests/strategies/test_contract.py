@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,33 +17,54 @@ from workloads import Dense, InputError
 
 @pytest.mark.parametrize("name", [*strategy_names(), "pca_l1+int", "sentei+int"])
 def test_every_strategy_keeps_the_contract(digits: Dense, name: str) -> None:
-    check_strategy(strategy(name), digits)
+    method = strategy(name)
+    check_strategy(method, None if method.drop_share else digits)
+
+
+STRUCTURES = "uniform global_l1 pca_l1 pai_pat snip snip_structured frequency conventional"
+JOINED = "l1+int sentei+int low_rank+int depth+int dense+int l1@shuffle depth@shuffle depth@scratch-e"
+
+
+@pytest.mark.parametrize("name", f"{STRUCTURES} {JOINED}".split())
+def test_the_contract_holds_where_residual_branches_are_dropped(name: str) -> None:
+    check_strategy(strategy(name))
 
 
 class TouchesTheDense(Uniform):
-    def compress(self, dense: Dense, plan: Plan) -> Compressed:
+    def _compress(self, dense: Dense, plan: Plan) -> Compressed:
         with torch.no_grad():
             next(dense.module.parameters()).add_(1e-3)
-        return super().compress(dense, plan)
+        return super()._compress(dense, plan)
 
 
 class NotDeterministic(Uniform):
-    def compress(self, dense: Dense, plan: Plan) -> Compressed:
-        made = super().compress(dense, plan)
+    def _compress(self, dense: Dense, plan: Plan) -> Compressed:
+        made = super()._compress(dense, plan)
         with torch.no_grad():
             next(made.module.parameters()).add_(torch.rand(1))
         return made
 
 
 class NotAsPlanned(Uniform):
+    def _compress(self, dense: Dense, plan: Plan) -> Compressed:
+        made = super()._compress(dense, plan)
+        return Compressed(super()._compress(dense, self.plan(dense, {"keep": 1.0})).module, made.plan, made.seed)
+
+
+class KeepsAllBranches(Uniform):
     def compress(self, dense: Dense, plan: Plan) -> Compressed:
-        made = super().compress(dense, plan)
-        return Compressed(super().compress(dense, self.plan(dense, {"keep": 1.0})).module, made.plan, made.seed)
+        plan = self.plan(dense, {"keep": 1.0, "drop": len(plan.dropped)})
+        return Compressed(copy.deepcopy(dense.module), plan, dense.seed)
+
+
+def test_a_branch_that_is_still_there_is_found() -> None:
+    with pytest.raises(ContractViolation, match=r"'block1\.conv1' belongs to a dropped branch"):
+        check_strategy(KeepsAllBranches())
 
 
 class WrongName(Uniform):
-    def resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
-        return super().resolve(dense, knobs).model_copy(update={"strategy": "other"})
+    def _resolve(self, dense: Dense, knobs: Mapping[str, Any]) -> Plan:
+        return super()._resolve(dense, knobs).model_copy(update={"strategy": "other"})
 
 
 class LosesItsMasks(type(strategy("sentei"))):  # type: ignore[misc]

@@ -26,6 +26,7 @@ values = st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=Fals
 plans = st.builds(
     Plan,
     strategy=names,
+    dropped=st.lists(names, max_size=3).map(tuple),
     channels=st.dictionaries(names, st.floats(0.001, 1)),
     layers=st.dictionaries(names, layers),
     settings=st.dictionaries(names, values),
@@ -52,6 +53,20 @@ def test_digest_ignores_notes_and_nothing_else(one: Plan, other: Plan) -> None:
     assert (one.digest == other.digest) == same
 
 
+def test_plans_without_dropped_branches_keep_the_digest_that_boards_know() -> None:
+    plan = Plan(
+        strategy="l1+int",
+        channels={"conv1": 0.5, "layer2.0.conv2": 1.0},
+        layers={"conv1": LayerPlan(weight_format="int8", activation_format="int8"), "linear": LayerPlan(sparsity=0.25)},
+        settings={"distillation": 1.0, "bias_correction": True},
+        notes={"keep": 0.5},
+    )
+    assert plan.digest == "b106bfabeb4337123078bd84ede06d0f463910a6f7b133cb0ba4f4b9f4ddc305"
+    assert "dropped" not in plan.to_json()
+    shallower = plan.model_copy(update={"dropped": ("layer1.0",)})
+    assert shallower.digest != plan.digest and shallower.to_json()["dropped"] == ["layer1.0"]
+
+
 @given(st.text() | st.binary() | json_values.map(json.dumps))
 def test_any_text_is_a_plan_or_refused_in_one_line(text: str | bytes) -> None:
     try:
@@ -60,7 +75,7 @@ def test_any_text_is_a_plan_or_refused_in_one_line(text: str | bytes) -> None:
         assert str(error).isprintable()
 
 
-@given(json_values, st.sampled_from(["strategy", "channels", "layers", "settings", "notes", "extra"]))
+@given(json_values, st.sampled_from(["strategy", "dropped", "channels", "layers", "settings", "notes", "extra"]))
 def test_any_wrong_field_is_refused_in_one_line(value: Any, field: str) -> None:
     try:
         Plan.from_json({"strategy": "uniform", field: value})

@@ -247,8 +247,8 @@ def test_a_search_chooses_distillation_and_schedule(digits: Dense) -> None:
 
 
 class _Gradual(Sentei):
-    def space(self, dense: Dense, widths: frozenset[int] = frozenset()) -> Space:
-        space = super().space(dense)
+    def _space(self, dense: Dense, widths: frozenset[int] = frozenset()) -> Space:
+        space = super()._space(dense)
         return replace(space, choices=(Choice("gradual", (True,), 0), Choice("pairwise", (0.5,), 0)))
 
 

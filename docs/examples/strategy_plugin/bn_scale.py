@@ -23,10 +23,10 @@ class BatchNormScale(sb.Strategy):
         "shot on the network as it is, without the L1 penalty on γ that the paper trains it with"
     )
 
-    def space(self, dense: sb.Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> sb.Space:
+    def _space(self, dense: sb.Dense, widths: frozenset[int] = frozenset(range(2, 9))) -> sb.Space:
         return sb.Space(choices=(sb.Choice("keep", KEEP, default=KEEP.index(0.5)),), ladder_knob="keep")
 
-    def resolve(self, dense: sb.Dense, knobs: Mapping[str, Any]) -> sb.Plan:
+    def _resolve(self, dense: sb.Dense, knobs: Mapping[str, Any]) -> sb.Plan:
         keep = float(knobs.get("keep", 0.5))
         groups = sb.channel_groups(dense)
         found = {group.name: scales(dense.module, group) for group in groups}
@@ -40,7 +40,7 @@ class BatchNormScale(sb.Strategy):
             notes={"keep": keep, "threshold": float(threshold)},
         )
 
-    def compress(self, dense: sb.Dense, plan: sb.Plan) -> sb.Compressed:
+    def _compress(self, dense: sb.Dense, plan: sb.Plan) -> sb.Compressed:
         return sb.cut(dense, plan, scales)
 
 

@@ -69,8 +69,8 @@ def branches(dense: Dense) -> list[Branch]:
 def find_branches(module: nn.Module, example: Tensor) -> list[Branch]:
     """Branches that any network can lose, in network order; `example` is one input, shape (1, C, H, W).
 
-    Both sides of the addition have the same shape and read one and the same value; nothing else reads a value inside
-    the branch or calls its weighted layers. Where both sides have weights (a shortcut by convolution), the branch is
+    Both sides of the addition have the same shape and read the same value; nothing else reads a value inside the
+    branch or calls its weighted layers. Where both sides have weights (a shortcut by convolution), the branch is
     the one with more weighted layers. Of branches inside each other the inner ones count. A network whose graph cannot
     be read or run, or is another one in training, has none.
     """
@@ -221,7 +221,6 @@ def _sides(graph: GraphModule, shapes: Mapping[str, tuple[int, ...]]) -> Iterato
             and alone
             and set(branch.output.users) == {node}
             and all(calls.count(layer) == 1 for layer in branch.layers)
-            and len(_read(branch)) == 1
             and _read(branch) == (_read(skip) or {skip.output})
         ):
             yield branch

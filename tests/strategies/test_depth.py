@@ -216,7 +216,7 @@ def test_controls_drop_what_their_method_does_and_shuffle_as_many_at_random() ->
 
 def test_scratch_trains_longer_by_the_operations_that_the_branches_took(dense: Dense) -> None:
     control = strategy("depth@scratch-b")
-    plan = control.plan(dense, {"drop": 1})
+    plan = control.plan(dense, {"dropped": ["depthwise"]})
     modules = dense.module, control.compress(dense, plan).module
     whole, left = (sum(row.macs for row in trace(m, dense.workload.example).compute_layers) for m in modules)
     assert 1 < whole / left < 2

@@ -16,12 +16,24 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cost_models import CostModel, Reference
-from strategies import ChannelGroup, Family, Plan, Space, Strategy, channel_groups, formats_of
+from strategies import (
+    DROP,
+    ChannelGroup,
+    Family,
+    Plan,
+    Space,
+    Strategy,
+    branches,
+    channel_groups,
+    formats_of,
+    groups_before,
+    without,
+)
 from workloads import Dense, Format, Formats, InputError, LayerFormats, Progress
 
 from .predictor import Predictor, fitted
 from .programme import Programme
-from .sensitivity import RATIOS, Curve, format_sensitivity, width_sensitivity
+from .sensitivity import RATIOS, Curve, branch_sensitivity, format_sensitivity, width_sensitivity
 
 PREFERENCE = 1e-6
 """Of the loss, for the larger of two networks that are predicted to lose the same."""
@@ -92,9 +104,10 @@ def make_guide(
 
     Understood are families of keep ratios of prune groups, and of bit widths of layers. The cost is the objective of
     the first model that answers latency, else of the first. `widths` are those that `Strategy.space` is asked with,
-    `reference` is that model's frozen dense network. A network with dropped branches is a `Dense` of its own. On a
-    measured target ResNet-20 takes 40 s, most of it the table of `width_sensitivity`, which is kept. Raises
-    `InputError` where the target cannot take the network.
+    `reference` is that model's frozen dense network. Where the space has the knob `drop`, the ladder says how many
+    branches go too; what a group or layer loses is taken to be the same without them. On a measured target ResNet-20
+    takes 40 s, most of it the table of `width_sensitivity`, which is kept. Raises `InputError` where the target cannot
+    take the network.
     """
     space = strategy.space(dense, widths)
     families = _families(dense, strategy, space)
@@ -103,7 +116,8 @@ def make_guide(
     model = next((model for model in models if model.objective == "latency"), models[0])
     groups = channel_groups(dense) if any(part.role == "channels" for part in families) else []
     plans = [_plan(dense, strategy, space, levels) for levels in _unlike(families)]
-    steps = _Steps(progress, [*(part.trials for part in families), len(plans), *(part.top + 1 for part in families)])
+    lengths = [*(part.trials for part in families), len(plans), *(part.top + 1 for part in families)]
+    steps = _Steps(progress, [*lengths, len(_drops(space))])
     curves = {part.family.name: part.curves(dense, steps.part(place)) for place, part in enumerate(families)}
     predictor = fitted(dense, groups, strategy, plans, model, reference, steps.part(len(families)))
     costs = _Costs(predictor, _plan(dense, strategy, space, {}), families)
@@ -124,7 +138,9 @@ def make_guide(
             )
             for part in families
         },
-        ladder=tuple(_ladder(space, families, profiles, curves, costs)),
+        ladder=tuple(
+            _ladder(space, families, profiles, curves, _depths(dense, strategy, space, families, costs, steps.part(-1)))
+        ),
         error=predictor.fit.error,
         rank_correlation=correlation if math.isfinite(correlation) else None,
     )
@@ -207,9 +223,15 @@ def _formats_at(plan: Plan, members: Sequence[str], role: Role) -> dict[str, For
     return {member: form.weight if role == "weights" else form.activation for member, form in chosen.items()}
 
 
-def _plan(dense: Dense, strategy: Strategy, space: Space, levels: Mapping[str, Mapping[str, int]]) -> Plan:
-    """The plan with these levels (family → member → index); other families at their top, choices at their defaults."""
-    knobs = space.decode({})
+def _plan(
+    dense: Dense,
+    strategy: Strategy,
+    space: Space,
+    levels: Mapping[str, Mapping[str, int]],
+    choices: Mapping[str, int] | None = None,
+) -> Plan:
+    """The plan with these levels (family → member → index) and choices; other families at their top."""
+    knobs = space.decode(choices or {})
     for family in space.families:
         if family.base is None:
             chosen = levels.get(family.name, dict.fromkeys(family.members, -1))
@@ -322,29 +344,98 @@ def _profile(
     return tuple(rows)
 
 
+@dataclass(frozen=True)
+class _Depth:
+    """The network with some of its residual branches gone."""
+
+    params: dict[str, int]
+    loss: float
+    """Increase by what is gone."""
+    costs: _Costs
+    left: Mapping[str, np.ndarray]
+    """Family → places of the members that are left, in the order of the costs' own."""
+
+
+def _drops(space: Space) -> tuple[int, ...]:
+    """Numbers of branches that may go, most first; (0,) where none may."""
+    return next((tuple(map(int, choice.levels)) for choice in space.choices if choice.name == DROP), (0,))
+
+
+def _depths(
+    dense: Dense, strategy: Strategy, space: Space, parts: Sequence[_Part], costs: _Costs, progress: Progress
+) -> list[_Depth]:
+    """The network with every number of branches that the space lets go, from none on."""
+    whole = {part.family.name: np.arange(len(part.family.members)) for part in parts}
+    drops = _drops(space)
+    if drops == (0,):
+        return [_Depth({}, 0.0, costs, whole)]
+    plans = {index: _plan(dense, strategy, space, {}, {DROP: index}) for index in range(len(drops))}
+    curve = branch_sensitivity(dense, [plan.dropped for plan in plans.values()], progress)
+    total, found = len(branches(dense)), []
+    for index, plan in sorted(plans.items(), key=lambda item: len(item[1].dropped)):
+        loss = float(curve.loss_at([total - len(plan.dropped)])[0])
+        if not plan.dropped:
+            found.append(_Depth({DROP: index}, loss, costs, whole))
+            continue
+        reduced = without(dense, plan.dropped)
+        groups = channel_groups(reduced) if costs.predictor.groups else []
+        own, left = [], {}
+        for part in parts:
+            changed, left[part.family.name] = _on(part, dense, reduced, groups)
+            own.append(changed)
+        found.append(_Depth({DROP: index}, loss, _Costs(costs.predictor.on(reduced, groups), plan, own), left))
+    return found
+
+
+def _on(part: _Part, dense: Dense, reduced: Dense, groups: Sequence[ChannelGroup]) -> tuple[_Part, np.ndarray]:
+    """A family on the network that has lost branches, and the places of the members that are left."""
+    places = {member: place for place, member in enumerate(part.family.members)}
+    if part.role == "channels":
+        before = groups_before(dense, reduced)
+        kept = [group for group in groups if before[group.name] in places]
+        family = replace(part.family, members=tuple(group.name for group in kept))
+        chosen = [places[before[group.name]] for group in kept]
+        return _Part(family, part.role, tuple(kept)), np.array(chosen, dtype=int)
+    layers = {name for name, _ in reduced.module.named_modules()}
+    members = tuple(member for member in part.family.members if member in layers)
+    family = replace(part.family, members=members)
+    return _Part(family, part.role, formats=part.formats), np.array([places[member] for member in members], dtype=int)
+
+
 def _ladder(
     space: Space,
     parts: Sequence[_Part],
     profiles: Mapping[str, Sequence[Sequence[int]]],
     curves: Mapping[str, Mapping[str, Curve]],
-    costs: _Costs,
+    depths: Sequence[_Depth],
 ) -> list[dict[str, int]]:
-    """Parameter sets along the predicted front of all common levels; the uncut network, a control, is left out."""
+    """Parameter sets along the predicted front of all common levels and depths."""
     (start,) = space.ladder(1)
     if space.ladder_knob not in [part.family.name for part in parts]:
         return space.ladder(_levels(space))
-    combined = np.array(list(product(*(range(part.top + 1) for part in parts))))[:-1]
-    chosen = {
-        part.family.name: np.array(profiles[part.family.name])[combined[:, place]] for place, part in enumerate(parts)
-    }
-    cost, loss = costs.of(chosen), np.zeros(len(combined))
-    for part in parts:
-        for place, losses in enumerate(part.losses(curves[part.family.name])):
-            loss += losses[chosen[part.family.name][:, place]]
-    front = _front(cost, loss)
-    order = spread(np.log(cost[front]))[: _levels(space)]
     names = [part.family.name for part in parts]
-    return [start | dict(zip(names, combined[front[place]].tolist(), strict=True)) for place in order]
+    combined = np.array(list(product(*(range(part.top + 1) for part in parts))))
+    chosen = {name: np.array(profiles[name])[combined[:, place]] for place, name in enumerate(names)}
+    losses = {
+        part.family.name: np.stack(
+            [
+                values[chosen[part.family.name][:, place]]
+                for place, values in enumerate(part.losses(curves[part.family.name]))
+            ],
+            axis=1,
+        )
+        for part in parts
+    }
+    params, cost, loss = [], [], []
+    for depth in depths:
+        some = combined[:-1] if depth is depths[0] else combined  # the uncut network is a control
+        cost.append(depth.costs.of({name: chosen[name][: len(some), depth.left[name]] for name in names}))
+        loss.append(depth.loss + sum(losses[name][: len(some), depth.left[name]].sum(1) for name in names))
+        params += [start | depth.params | dict(zip(names, row, strict=True)) for row in some.tolist()]
+    costs, lost = np.concatenate(cost), np.concatenate(loss)
+    front = _front(costs, lost)
+    order = spread(np.log(costs[front]))[: _levels(space)]
+    return [params[front[place]] for place in order]
 
 
 def _levels(space: Space) -> int:
@@ -377,6 +468,8 @@ class _Steps:
         self._progress, self._lengths = progress, lengths
 
     def part(self, place: int) -> Callable[[int, int], None]:
+        """That of the part at `place`, counted from the end where that is negative."""
+        place %= len(self._lengths)
         before, length, total = sum(self._lengths[:place]), self._lengths[place], sum(self._lengths)
 
         def tell(done: int, of: int) -> None:

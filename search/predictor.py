@@ -5,6 +5,7 @@ A linear model of layer features with non-negative weights; measured targets cos
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -86,6 +87,13 @@ class Predictor:
         self.fit = Fit(np.zeros(len(FEATURES)), np.inf, np.nan)
         self._executed = model.executed
         self._runs: dict[LayerFormats, tuple[Format, Format]] = {}
+
+    def on(self, dense: Dense, groups: Sequence[ChannelGroup]) -> Predictor:
+        """The same fit for another network with its groups, such as one that has lost branches."""
+        other = copy.copy(self)
+        other.network, other.groups = trace(dense.module, dense.workload.example), tuple(groups)
+        other.table = WidthTable(other.network, groups)
+        return other
 
     def cost(self, widths: np.ndarray, formats: Sequence[Formats]) -> np.ndarray:
         """Costs (N,) at widths (N, groups) and number formats, N of them or one for all."""

@@ -1,6 +1,10 @@
+from .base import DROP as DROP
 from .base import Compressed as Compressed
 from .base import Strategy as Strategy
 from .base import formats_of as formats_of
+from .ops.blocks import branches as branches
+from .ops.blocks import groups_before as groups_before
+from .ops.blocks import without as without
 from .ops.channels import cut as cut
 from .ops.channels import l1_scores as l1_scores
 from .ops.grids import Simulated as Simulated

@@ -7,10 +7,10 @@ Structural Pruning via Latency-Saliency Knapsack, NeurIPS 2022) and HAWQ-V3 for 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -19,7 +19,6 @@ from cost_models import CostModel, Reference
 from strategies import (
     DROP,
     ChannelGroup,
-    Family,
     Plan,
     Space,
     Strategy,
@@ -29,17 +28,15 @@ from strategies import (
     groups_before,
     without,
 )
-from workloads import Dense, Format, Formats, InputError, LayerFormats, Progress
+from workloads import Dense, Formats, InputError, LayerFormats, Progress
 
+from .families import Part, plan_at, understood, unlike
 from .predictor import Predictor, fitted
 from .programme import Programme
-from .sensitivity import RATIOS, Curve, branch_sensitivity, format_sensitivity, width_sensitivity
+from .sensitivity import Curve, branch_sensitivity
 
-PREFERENCE = 1e-6
-"""Of the loss, for the larger of two networks that are predicted to lose the same."""
 NEGLIGIBLE = 1e-9
 """Part of the whole cost below which two members are taken not to multiply: it is rounding."""
-Role = Literal["channels", "weights", "activations"]
 
 
 class Guide(BaseModel):
@@ -110,17 +107,17 @@ def make_guide(
     take the network.
     """
     space = strategy.space(dense, widths)
-    families = _families(dense, strategy, space)
+    families = understood(dense, strategy, space)
     if not families:
         return None
     model = next((model for model in models if model.objective == "latency"), models[0])
     groups = channel_groups(dense) if any(part.role == "channels" for part in families) else []
-    plans = [_plan(dense, strategy, space, levels) for levels in _unlike(families)]
+    plans = [plan_at(dense, strategy, space, levels) for levels in unlike(families)]
     lengths = [*(part.trials for part in families), len(plans), *(part.top + 1 for part in families)]
-    steps = _Steps(progress, [*lengths, len(_drops(space))])
+    steps = _Steps(progress, [*lengths, len(_drops(space)) - 1])
     curves = {part.family.name: part.curves(dense, steps.part(place)) for place, part in enumerate(families)}
     predictor = fitted(dense, groups, strategy, plans, model, reference, steps.part(len(families)))
-    costs = _Costs(predictor, _plan(dense, strategy, space, {}), families)
+    costs = _Costs(predictor, plan_at(dense, strategy, space, {}), families)
     profiles = dict[str, tuple[tuple[int, ...], ...]]()
     for place, part in enumerate(families):
         found = _profile(part, curves[part.family.name], costs, steps.part(len(families) + 1 + place))
@@ -146,120 +143,10 @@ def make_guide(
     )
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A family that is understood."""
-
-    family: Family
-    role: Role
-    groups: tuple[ChannelGroup, ...] = ()
-    """Of channels: those of the members."""
-    formats: Mapping[str, tuple[Format, ...]] | None = None
-    """Of bit widths: every member's formats at the levels."""
-
-    @property
-    def top(self) -> int:
-        return len(self.family.levels) - 1
-
-    @property
-    def trials(self) -> int:
-        """Evaluations that its curves take at most."""
-        return len(self.family.members) * (len(RATIOS) if self.role == "channels" else len(self.family.levels))
-
-    def curves(self, dense: Dense, progress: Progress) -> Mapping[str, Curve]:
-        if self.formats is None:
-            return width_sensitivity(dense, progress=progress)
-        side: Literal["weight", "activation"] = "weight" if self.role == "weights" else "activation"
-        return format_sensitivity(dense, side, self.formats, progress)
-
-    def losses(self, curves: Mapping[str, Curve]) -> list[np.ndarray]:
-        """Predicted increase of the loss of every member at every level."""
-        found = []
-        for place, member in enumerate(self.family.members):
-            levels = np.array(self.family.levels, dtype=float)
-            if self.role == "channels":
-                group = self.groups[place]
-                levels = np.array([group.width(level) / group.channels for level in levels])
-            found.append(curves[member].loss_at(levels) + PREFERENCE * (1 - levels / levels.max()))
-        return found
-
-
-def _families(dense: Dense, strategy: Strategy, space: Space) -> list[_Part]:
-    """The families whose levels are keep ratios or bit widths: that is, with which the plan's widths or formats go."""
-    found = []
-    for family in space.families:
-        if family.base is not None or len(family.levels) < 2 or not family.members:
-            continue
-        numbers = [level for level in family.levels if isinstance(level, int | float)]
-        if len(numbers) < len(family.levels) or min(numbers) <= 0:
-            continue
-        try:
-            ends = [_plan(dense, strategy, space, {family.name: dict.fromkeys(family.members, n)}) for n in (0, -1)]
-        except InputError:  # levels at which no network is left are no keep ratios
-            continue
-        named = {group.name: group for group in channel_groups(dense)} if ends[0].channels else {}
-        if all(member in named for member in family.members) and max(numbers) <= 1:
-            groups = tuple(named[member] for member in family.members)
-            if all(
-                round(plan.channels[g.name] * g.channels) == g.width(level)
-                for plan, level in zip(ends, (numbers[0], numbers[-1]), strict=True)
-                for g in groups
-            ):
-                found.append(_Part(family, "channels", groups))
-            continue
-        for role in ("weights", "activations"):
-            formats = [_formats_at(plan, family.members, role) for plan in ends]
-            bits = [{form.bits for form in forms.values()} for forms in formats]
-            if bits == [{numbers[0]}, {numbers[-1]}]:
-                kinds = {member: form.kind for member, form in formats[0].items()}
-                every = {m: tuple(Format(kinds[m], int(level)) for level in numbers) for m in family.members}
-                found.append(_Part(family, role, formats=every))
-    return found
-
-
-def _formats_at(plan: Plan, members: Sequence[str], role: Role) -> dict[str, Format]:
-    formats = formats_of(plan)
-    chosen = {member: formats.get(member, LayerFormats()) for member in members}
-    return {member: form.weight if role == "weights" else form.activation for member, form in chosen.items()}
-
-
-def _plan(
-    dense: Dense,
-    strategy: Strategy,
-    space: Space,
-    levels: Mapping[str, Mapping[str, int]],
-    choices: Mapping[str, int] | None = None,
-) -> Plan:
-    """The plan with these levels (family → member → index) and choices; other families at their top."""
-    knobs = space.decode(choices or {})
-    for family in space.families:
-        if family.base is None:
-            chosen = levels.get(family.name, dict.fromkeys(family.members, -1))
-            knobs[family.name] = {member: family.levels[chosen[member]] for member in family.members}
-    return strategy.plan(dense, knobs)
-
-
-def _unlike(parts: Sequence[_Part]) -> Iterator[dict[str, dict[str, int]]]:
-    """Networks to fit a cost to, as levels: all members alike from the smallest to the largest, and in turns.
-
-    Members of several families are cut against each other, so that what bits save is told from what widths save.
-    """
-    for share in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
-        yield {part.family.name: dict.fromkeys(part.family.members, round(share * part.top)) for part in parts}
-    for period, phase in product((1, 2, 3, 5), (0, 1)):
-        yield {
-            part.family.name: {
-                member: part.top if (place // period + order + phase) % 2 else part.top // 4
-                for place, member in enumerate(part.family.members)
-            }
-            for order, part in enumerate(parts)
-        }
-
-
 class _Costs:
     """Predicted costs by levels of the families; what no family decides is as in `rest`."""
 
-    def __init__(self, predictor: Predictor, rest: Plan, parts: Sequence[_Part]) -> None:
+    def __init__(self, predictor: Predictor, rest: Plan, parts: Sequence[Part]) -> None:
         self.predictor, self._parts = predictor, parts
         self._widths = predictor.widths([rest])[0]
         self._formats = formats_of(rest)
@@ -283,7 +170,7 @@ class _Costs:
                 formats = [_with(form, part, row) for form, row in zip(formats, rows, strict=True)]
         return self.predictor.cost(widths, formats)
 
-    def programme(self, part: _Part, loss: Sequence[np.ndarray]) -> Programme:
+    def programme(self, part: Part, loss: Sequence[np.ndarray]) -> Programme:
         """Costs around the uncut network: exact where they are sums of terms of at most two members."""
         name, members, levels = part.family.name, len(part.family.members), part.top + 1
         top = np.full((1, members), part.top)
@@ -304,7 +191,7 @@ class _Costs:
                 pairs[first, second] = joint
         return Programme(loss, single, pairs, constant)
 
-    def _together(self, part: _Part) -> list[tuple[int, int]]:
+    def _together(self, part: Part) -> list[tuple[int, int]]:
         if part.role != "channels":
             return []
         place = {self._column[member]: place for place, member in enumerate(part.family.members)}
@@ -312,7 +199,7 @@ class _Costs:
         return [(place[a], place[b]) for a, b in pairs if a in place and b in place]
 
 
-def _with(formats: Formats, part: _Part, row: np.ndarray) -> Formats:
+def _with(formats: Formats, part: Part, row: np.ndarray) -> Formats:
     """Formats with the widths that a family's levels say."""
     assert part.formats is not None
     changed = dict(formats)
@@ -323,18 +210,19 @@ def _with(formats: Formats, part: _Part, row: np.ndarray) -> Formats:
 
 
 def _profile(
-    part: _Part, curves: Mapping[str, Curve], costs: _Costs, progress: Progress
+    part: Part, curves: Mapping[str, Curve], costs: _Costs, progress: Progress
 ) -> tuple[tuple[int, ...], ...] | None:
     """For every common level, the levels of least predicted loss within its budget; None where shrinking saves nothing.
 
-    Budgets are evenly spaced from the cost of all at the smallest level to that of all at the largest: between them the
-    uniform ladder need not be ordered, for runtimes dislike some widths so much that the uncut network is faster.
+    Budgets are evenly spaced from the least cost there is to that of the uncut network: uniform ladders need not be
+    ordered, for runtimes dislike some widths so much that the uncut network is faster.
     """
     members, programme = len(part.family.members), costs.programme(part, part.losses(curves))
-    least, most = (programme.cost_of([level] * members) for level in (0, part.top))
+    cheapest = programme.cheapest()
+    least, most = programme.cost_of(cheapest), programme.cost_of([part.top] * members)
     if least > (1 - NEGLIGIBLE) * most:
         return None
-    rows, best = [], [0] * members
+    rows, best = [], cheapest
     for common, budget in enumerate(np.linspace(least, most, part.top + 1)):
         found = programme.solve(budget)
         if found is not None and programme.loss_of(found) < programme.loss_of(best):
@@ -357,19 +245,19 @@ class _Depth:
 
 
 def _drops(space: Space) -> tuple[int, ...]:
-    """Numbers of branches that may go, most first; (0,) where none may."""
+    """Numbers of branches that may go, most first, to none."""
     return next((tuple(map(int, choice.levels)) for choice in space.choices if choice.name == DROP), (0,))
 
 
 def _depths(
-    dense: Dense, strategy: Strategy, space: Space, parts: Sequence[_Part], costs: _Costs, progress: Progress
+    dense: Dense, strategy: Strategy, space: Space, parts: Sequence[Part], costs: _Costs, progress: Progress
 ) -> list[_Depth]:
     """The network with every number of branches that the space lets go, from none on."""
     whole = {part.family.name: np.arange(len(part.family.members)) for part in parts}
     drops = _drops(space)
-    if drops == (0,):
+    if len(drops) == 1:
         return [_Depth({}, 0.0, costs, whole)]
-    plans = {index: _plan(dense, strategy, space, {}, {DROP: index}) for index in range(len(drops))}
+    plans = {index: plan_at(dense, strategy, space, {}, {DROP: index}) for index in range(len(drops))}
     curve = branch_sensitivity(dense, [plan.dropped for plan in plans.values()], progress)
     total, found = len(branches(dense)), []
     for index, plan in sorted(plans.items(), key=lambda item: len(item[1].dropped)):
@@ -387,7 +275,7 @@ def _depths(
     return found
 
 
-def _on(part: _Part, dense: Dense, reduced: Dense, groups: Sequence[ChannelGroup]) -> tuple[_Part, np.ndarray]:
+def _on(part: Part, dense: Dense, reduced: Dense, groups: Sequence[ChannelGroup]) -> tuple[Part, np.ndarray]:
     """A family on the network that has lost branches, and the places of the members that are left."""
     places = {member: place for place, member in enumerate(part.family.members)}
     if part.role == "channels":
@@ -395,16 +283,16 @@ def _on(part: _Part, dense: Dense, reduced: Dense, groups: Sequence[ChannelGroup
         kept = [group for group in groups if before[group.name] in places]
         family = replace(part.family, members=tuple(group.name for group in kept))
         chosen = [places[before[group.name]] for group in kept]
-        return _Part(family, part.role, tuple(kept)), np.array(chosen, dtype=int)
+        return Part(family, part.role, tuple(kept)), np.array(chosen, dtype=int)
     layers = {name for name, _ in reduced.module.named_modules()}
     members = tuple(member for member in part.family.members if member in layers)
     family = replace(part.family, members=members)
-    return _Part(family, part.role, formats=part.formats), np.array([places[member] for member in members], dtype=int)
+    return Part(family, part.role, formats=part.formats), np.array([places[member] for member in members], dtype=int)
 
 
 def _ladder(
     space: Space,
-    parts: Sequence[_Part],
+    parts: Sequence[Part],
     profiles: Mapping[str, Sequence[Sequence[int]]],
     curves: Mapping[str, Mapping[str, Curve]],
     depths: Sequence[_Depth],

@@ -36,25 +36,40 @@ class Programme:
         return float(sum(losses[level] for losses, level in zip(self.loss, levels, strict=True)))
 
     def solve(self, budget: float, seconds: float = SECONDS) -> list[int] | None:
-        """A level for every member; None where no choice within the budget was found.
+        """A level for every member; None where no choice within the budget was found."""
+        objective = np.concatenate([*self.loss, *(np.zeros(costs.size) for costs in self.pairs.values())])
+        within = LinearConstraint(self._whole[None] / self._scale, ub=(budget - self.constant) / self._scale)
+        return self._solved(objective, [within], seconds)
 
-        A pair's cost is told by variables that are marginally the levels' own: exact, for levels are 0 or 1.
-        """
-        single, objective = np.concatenate(self.cost), np.concatenate(self.loss)
-        whole = np.concatenate([single, *(costs.ravel() for costs in self.pairs.values())])
-        scale = max(float(np.abs(whole).max()), 1e-30)
-        within = LinearConstraint(whole[None] / scale, ub=(budget - self.constant) / scale)
+    def cheapest(self, seconds: float = SECONDS) -> list[int]:
+        """The levels of least cost that were found."""
+        found = self._solved(self._whole / self._scale, [], seconds)
+        alike = [[level] * len(self.cost) for level in range(min(len(costs) for costs in self.cost))]
+        return min(alike if found is None else [*alike, found], key=self.cost_of)
+
+    def _solved(self, objective: np.ndarray, limits: list[LinearConstraint], seconds: float) -> list[int] | None:
+        """A pair's cost is told by variables that are marginally the levels' own: exact, for levels are 0 or 1."""
+        single = sum(len(costs) for costs in self.cost)
         found = milp(
-            np.concatenate([objective, np.zeros(len(whole) - len(single))]),
-            integrality=np.arange(len(whole)) < len(single),
+            objective,
+            integrality=np.arange(len(objective)) < single,
             bounds=(0, 1),
-            constraints=[*self._consistent, within],
+            constraints=[*self._consistent, *limits],
             options={"time_limit": seconds, "mip_rel_gap": GAP},
         )
         if found.x is None:
             return None
-        chosen = np.split(found.x[: len(single)], np.cumsum([len(costs) for costs in self.cost])[:-1])
+        chosen = np.split(found.x[:single], np.cumsum([len(costs) for costs in self.cost])[:-1])
         return [int(part.argmax()) for part in chosen]
+
+    @cached_property
+    def _whole(self) -> np.ndarray:
+        """Costs of all variables."""
+        return np.concatenate([*self.cost, *(costs.ravel() for costs in self.pairs.values())])
+
+    @cached_property
+    def _scale(self) -> float:
+        return max(float(np.abs(self._whole).max()), 1e-30)
 
     @cached_property
     def _consistent(self) -> list[LinearConstraint]:

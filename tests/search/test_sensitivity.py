@@ -44,10 +44,9 @@ class InPlace(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.relu(self.a(x))
+        x = self.a(x)
         y = self.b(x)
-        y += x
-        return self.c(self.relu(y)).flatten(1)
+        return self.c(self.relu(x) + y).flatten(1)
 
 
 @pytest.mark.parametrize("build", [lambda: resnet_cifar(10, 8), InPlace])

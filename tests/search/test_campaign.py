@@ -149,14 +149,14 @@ def test_a_strategy_that_fails_again_and_again_is_given_up_and_the_others_go_on(
 def test_knob_values_that_make_no_network_are_passed_over(
     store: Store, digits: Dense, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resolve = Uniform.resolve
+    resolve = Uniform._resolve
 
     def picky(self: Uniform, dense: Dense, knobs: dict) -> Plan:
         if knobs.get("keep", 0.5) < 0.4:
             raise InputError("too small")
         return resolve(self, dense, knobs)
 
-    monkeypatch.setattr(Uniform, "resolve", picky)
+    monkeypatch.setattr(Uniform, "_resolve", picky)
     summary = run(store, FakeEvaluator(digits), trials=5, campaign=campaign(("uniform",)))
     assert summary.finished == 5 and not summary.given_up
     assert all(e.plan["notes"]["keep"] >= 0.4 for e in store.entries(study="s") if e.role == "candidate")

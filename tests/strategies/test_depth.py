@@ -41,6 +41,12 @@ def dense() -> Dense:
     return residual()
 
 
+@pytest.fixture(scope="module")
+def deep() -> Dense:
+    """A ResNet-20: nine branches."""
+    return untrained(lambda: workload("cifar10/resnet20").build(), 8, classes=10)
+
+
 def made(dense: Dense, name: str, **knobs: Any) -> Compressed:
     method = strategy(name)
     return method.compress(dense, method.plan(dense, knobs))
@@ -69,8 +75,7 @@ def test_controls_and_number_formats_leave_it_out_of_their_spaces(dense: Dense, 
 
 
 @pytest.mark.parametrize("name", ["depth", "depth+int", "depth@scratch-e"])
-def test_depth_drops_a_third_and_walks_the_ladder_of_depths(name: str) -> None:
-    deep = untrained(lambda: workload("cifar10/resnet20").build(), 8, classes=10)
+def test_depth_drops_a_third_and_walks_the_ladder_of_depths(deep: Dense, name: str) -> None:
     space = strategy(name).space(deep)
     assert space.ladder_knob == "drop"
     assert space.choices[-1] == Choice("drop", tuple(range(9, -1, -1)), default=6)
@@ -201,8 +206,7 @@ def test_pruning_at_initialisation_sees_the_untrained_network_without_its_branch
             assert mask.any() and not mask.all()
 
 
-def test_controls_drop_what_their_method_does_and_shuffle_as_many_at_random() -> None:
-    deep = untrained(lambda: workload("cifar10/resnet20").build(), 8, classes=10)
+def test_controls_drop_what_their_method_does_and_shuffle_as_many_at_random(deep: Dense) -> None:
     of_method = strategy("depth").plan(deep, {"drop": 4})
     for control in ("reinit", "scratch-e", "scratch-b"):
         assert strategy(f"depth@{control}").plan(deep, {"drop": 4}).dropped == of_method.dropped

@@ -505,7 +505,7 @@ def test_a_network_without_anything_to_factor_is_refused_before_any_work() -> No
         with pytest.raises(InputError, match="no layer that low_rank can factor") as refusal:
             strategy("low_rank").plan(dense, knobs)
         assert "\n" not in str(refusal.value)
-    assert not dense.memo
+    assert not dense.memo.keys() - {"branches"}
 
 
 def test_no_rank_below_break_even_leaves_the_network_as_it_is(digits: Dense) -> None:

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from cost_models import CostModel, bit_operations, target
 from search.guide import Guide, guided, make_guide, spread
 from search.programme import GAP, Programme
-from search.sensitivity import Sensitivity, format_sensitivity, width_sensitivity
-from strategies import Space, channel_groups, strategy
+from search.sensitivity import Curve, Sensitivity, branch_sensitivity, format_sensitivity, width_sensitivity
+from strategies import Space, branches, channel_groups, groups_before, strategy, without
 from strategies.uniform import KEEP
 from tests.search.fakes import FakeLatency
+from tests.strategies.subjects import untrained
 from workloads import Dense, Format, InputError, trace
+from workloads.models.resnet_cifar import resnet_cifar
 
 BITS = frozenset({2, 4, 8})
 
@@ -188,3 +190,51 @@ def test_progress_ascends_to_its_total(digits: Dense) -> None:
     assert told == sorted(told)
     assert len({total for _, total in told}) == 1
     assert told[-1][0] == told[-1][1]
+
+
+@pytest.fixture(scope="module")
+def deep() -> Dense:
+    return untrained(lambda: resnet_cifar(4, 14), 16, classes=4)
+
+
+def test_how_many_branches_go_is_part_of_the_ladder(
+    deep: Dense, model: FakeLatency, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of an untrained network no branch is missed; in this one each of the six is worth a hundredth more than the last.
+    branch = Curve(levels=tuple(range(7)), loss=tuple(0.005 * k * (k + 1) for k in range(6, -1, -1)), accuracy=(0,) * 7)
+    monkeypatch.setattr("search.guide.branch_sensitivity", lambda *_: branch)
+    method = strategy("l1")
+    guide = make_guide(deep, method, [model])
+    assert guide is not None
+    space = guided(method.space(deep), guide)
+    plans = [method.plan(deep, space.decode(params)) for params in guide.ladder]
+    assert len({len(plan.dropped) for plan in plans}) > 2
+    # Along a front whoever costs more loses less: costs of the networks made and traced, losses of the tables.
+    seconds = [model.seconds(trace(method.compress(deep, plan).module, deep.workload.example)) for plan in plans]
+    order = np.argsort(seconds)
+    channels, loss = Sensitivity(channels=width_sensitivity(deep)), []
+    for plan in plans:
+        reduced = without(deep, plan.dropped)
+        before = groups_before(deep, reduced)
+        named = plan.model_copy(update={"channels": {before[name]: ratio for name, ratio in plan.channels.items()}})
+        left = len(branches(deep)) - len(plan.dropped)
+        loss.append(channels.loss(named) + float(branch.loss_at([left])[0]))
+    assert (np.diff(np.array(loss)[order]) < 1e-4).all()
+
+
+def test_branches_are_dropped_in_the_table_as_they_are_in_the_network(deep: Dense) -> None:
+    names = [branch.name for branch in branches(deep)]
+    dropped = [names[:count] for count in range(len(names) + 1)]
+    found = branch_sensitivity(deep, dropped)
+    assert found.levels == tuple(range(len(names) + 1)) and found.loss[-1] == 0
+    assert list(found.loss) == sorted(found.loss, reverse=True)
+    assert branch_sensitivity(deep, dropped[:2]).levels == (len(names) - 1, len(names))
+
+
+def test_the_least_cost_is_found_where_the_smallest_levels_are_not_the_cheapest() -> None:
+    rng = np.random.default_rng(0)
+    cost = [rng.random(4) for _ in range(3)]
+    pairs = {(0, 1): rng.random((4, 4)) - 0.5, (1, 2): rng.random((4, 4)) - 0.5}
+    programme = Programme([np.zeros(4)] * 3, cost, pairs, 1.0)
+    least = min(programme.cost_of(levels) for levels in product(range(4), repeat=3))
+    assert programme.cost_of(programme.cheapest()) == pytest.approx(least)

@@ -48,9 +48,9 @@ class Proposal:
     """True for plans that were put first by knowledge, not by the sampler."""
     steps: tuple[Step, ...] = ()
 
-    def record(self, ended: str, notes: Mapping[str, object] | None = None) -> Record:
+    def record(self, ended: str, notes: Mapping[str, object] | None = None, failed: bool = False) -> Record:
         """As it stands in the log of the study."""
-        return Record(self.number, self.params, self.plan.digest, self.steps, ended, notes or {})
+        return Record(self.number, self.params, self.plan.digest, self.steps, ended, notes or {}, failed)
 
 
 @dataclass(frozen=True)
@@ -174,6 +174,7 @@ class Proposer:
         for name, value in constraints.items():
             proposal.trial.set_constraint(name, value)
         self._study.tell(proposal.trial, found)
+        record = proposal.record(reason, known.plain())
         self._store(
             optuna.create_trial(
                 values=list(found),
@@ -183,7 +184,7 @@ class Proposer:
                 user_attrs={
                     "plan_digest": proposal.plan.digest,
                     "reason": reason,
-                    "log": json.dumps(proposal.record(reason).to_json()),
+                    "log": json.dumps(record.to_json()),
                 },
             )
         )
@@ -200,7 +201,7 @@ class Proposer:
                 user_attrs={
                     "reason": reason,
                     "plan_digest": proposal.plan.digest,
-                    "log": json.dumps(proposal.record(reason).to_json()),
+                    "log": json.dumps(proposal.record(reason, failed=True).to_json()),
                 },
             )
         )

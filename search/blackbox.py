@@ -29,7 +29,7 @@ class Blackbox:
         begun = self._reached.get(job.trial, START)
         self._reached[job.trial] = until
         row = self._table.by_digest.get(Plan.from_json(job.plan).digest)
-        x = self._surrogate.knobs(job.knobs)
+        x = self._surrogate.levels(job.knobs)
         told = row.between(begun, until) if row else None
         seconds = self._surrogate.seconds(x, begun, until) if told is None else told
         if row is not None and row.failed and until > row.reached:

@@ -128,6 +128,11 @@ class Proposer:
                 self._study.enqueue_trial(params)
                 self._chosen.append(params)
 
+    @property
+    def space(self) -> Space:
+        """The knobs, as this search may turn them."""
+        return self._space
+
     def ask(self) -> Proposal | None:
         """A plan that was not evaluated before; None once the space is used up."""
         for _ in range(_DUPLICATES_IN_A_ROW):

@@ -283,7 +283,7 @@ def _lanes(
             continue
         lanes[name] = Lane(name, proposer, evaluator, campaign.name, epochs, campaign.staging)
         options = campaign.options_of(method)
-        settings = Settings(campaign.subject, asking, campaign.staging, trials, epochs, widths, options)
+        settings = Settings(campaign.subject, asking, campaign.staging, trials, epochs, widths, proposer.space, options)
         keep_settings(storage, campaign.name, name, settings)
     if not lanes:
         raise InputError(next(iter(summary.given_up.values())))

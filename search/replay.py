@@ -125,6 +125,7 @@ def simulate(
         settings.widths,
         storage,
         options=settings.options,
+        shape=lambda space: settings.space,
     )
     lane = Lane(recorded.strategy, proposer, evaluator, name, settings.epochs, staging)
     executor = SimulatedExecutor(Blackbox(recorded.table, surrogate), setup.workers)

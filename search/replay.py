@@ -5,6 +5,7 @@ The campaign's own loop, lanes and proposers run as they do in a search; what is
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,12 +22,13 @@ from workloads import InputError
 
 from .blackbox import Blackbox
 from .bridge import Proposer
-from .campaign import Loop, Summary
+from .campaign import Loop
+from .campaign import Summary as Ended
 from .evaluation import Evaluator
 from .gain import Gain, gain_of
 from .lane import Lane, Staging
 from .log import Record, records
-from .objectives import ranking_accuracy
+from .objectives import Known, ranking_accuracy, values
 from .settings import Settings, settings_of
 from .simulated import SimulatedExecutor
 from .surrogate import Surrogate
@@ -42,6 +44,8 @@ class Recorded:
     settings: Settings
     table: Table
     gain: Gain
+    dense: tuple[float, ...] | None
+    """Accuracy and objectives of the dense network; None where the study has not evaluated it."""
 
     @classmethod
     def read(cls, store: Store, storage: optuna.storages.BaseStorage, study: str, strategy: str) -> Recorded:
@@ -53,7 +57,8 @@ class Recorded:
             raise InputError(f"study {study!r} has no full evaluation of {strategy!r} yet")
         objectives = settings.asking.objectives
         table = Table(records(storage, study, strategy), own, objectives)
-        return cls(study, strategy, settings, table, gain_of(entries, objectives[0]))
+        dense = next((values(Known.of(entry), objectives) for entry in entries if entry.strategy == "dense"), None)
+        return cls(study, strategy, settings, table, gain_of(entries, objectives[0]), dense)
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ def simulate(
     lane = Lane(recorded.strategy, proposer, evaluator, name, settings.epochs, staging)
     executor = SimulatedExecutor(Blackbox(recorded.table, surrogate), setup.workers)
     board = _Found(executor)
-    Loop(board, executor, {lane.name: lane}, [], Summary(), _quiet, executor.now).run(None)
+    Loop(board, executor, {lane.name: lane}, [], Ended(), _quiet, executor.now).run(None)
     gains = [recorded.gain.of(entry) for entry in board.entries]
     return Run(
         setup,
@@ -145,30 +150,81 @@ def simulate(
     )
 
 
-def after(run: Run, evaluations: int) -> float | None:
-    """Hypervolume after so many full evaluations; None where there were fewer."""
-    return float(run.hypervolume[evaluations - 1]) if evaluations <= len(run.hypervolume) else None
+def after(run: Run, evaluations: int) -> float:
+    """Hypervolume after so many full evaluations, or after the last where there were fewer."""
+    return float(run.hypervolume[min(evaluations, len(run.hypervolume)) - 1])
 
 
 def at(run: Run, seconds: float) -> float:
-    """Hypervolume at a simulated time; that of the last full evaluation until then."""
+    """Hypervolume at a simulated time: that of the last full evaluation until then."""
     ended = int(np.searchsorted(run.seconds, seconds, side="right"))
     return float(run.hypervolume[ended - 1]) if ended else 0.0
 
 
-def mean_and_interval(values: ArrayLike) -> tuple[float, float | None]:
-    """Mean of `values`, shape (n,), and the half width of its 95 % interval by Student's t; None for a single one."""
-    x = np.asarray(values, dtype=float)
-    if len(x) < 2:
-        return float(x.mean()), None
-    return float(x.mean()), float(student.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
+@dataclass(frozen=True)
+class Mean:
+    """Over seeds."""
+
+    mean: float
+    half_width: float | None
+    """Of the 95 % interval by Student's t; None where there is one seed."""
+
+    @classmethod
+    def of(cls, values: ArrayLike) -> Mean:
+        """Of values of shape (seeds,)."""
+        x = np.asarray(values, dtype=float)
+        if len(x) < 2:
+            return cls(float(x.mean()), None)
+        return cls(float(x.mean()), float(student.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x))))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One setup over all seeds."""
+
+    setup: Setup
+    after: dict[int, Mean]
+    """Full evaluations → hypervolume."""
+    at: dict[float, Mean]
+    """Simulated seconds → hypervolume."""
+    makespan: Mean
+    """Simulated seconds."""
+    candidates: Mean
+    """That were begun."""
+    writes: Mean
+    """To storage and board, a simulated second."""
+    speed: float
+    """Candidates that were simulated in a second of the real time, the sampler's thinking included."""
+
+
+def summaries(runs: Sequence[Run]) -> list[Summary]:
+    """One for every setup, in the order of the runs, all at the same evaluations and the same times."""
+    longest = max(len(run.seconds) for run in runs)
+    evaluations = [round(n) for n in one_two_five(1, longest)]
+    evaluations += [longest] if longest not in evaluations else []
+    times = one_two_five(max(1e-3, min(run.seconds[0] for run in runs)), max(run.makespan for run in runs))
+    found = []
+    for setup in dict.fromkeys(run.setup for run in runs):
+        own = [run for run in runs if run.setup == setup]
+        found.append(
+            Summary(
+                setup,
+                {n: Mean.of([after(run, n) for run in own]) for n in evaluations},
+                {seconds: Mean.of([at(run, seconds) for run in own]) for seconds in times},
+                Mean.of([run.makespan for run in own]),
+                Mean.of([len(run.log) for run in own]),
+                Mean.of([run.writes / max(run.makespan, 1e-9) for run in own]),
+                sum(len(run.log) for run in own) / sum(run.wall for run in own),
+            )
+        )
+    return found
 
 
 def one_two_five(low: float, high: float) -> list[float]:
     """…, 1, 2, 5, 10, 20, … from `low` to `high`, both included where they are such numbers."""
-    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    series = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
-    return [value for value in series if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    series = [float(f"{step}e{decade}") for decade in decades for step in (1, 2, 5)]
+    return [value for value in series if low <= value <= high]
 
 
 class CountedStorage(optuna.storages.InMemoryStorage):

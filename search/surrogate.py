@@ -47,7 +47,7 @@ class Forest:
     def __init__(self, x: NDArray[np.float64], y: NDArray[np.float64], logarithm: bool = False) -> None:
         """`x` of shape (n, levels), `y` of shape (n,)."""
         self._logarithm = logarithm
-        self._trees = [tree.tree_ for tree in _regressor().fit(x, np.log(y) if logarithm else y).estimators_]
+        self._trees = [tree.tree_ for tree in regressor().fit(x, np.log(y) if logarithm else y).estimators_]
 
     def __call__(self, x: NDArray[np.float64]) -> float:
         """For one row, shape (levels,). Asks the trees themselves: scikit-learn's checks take 20 times as long."""
@@ -64,7 +64,7 @@ def rank_correlation(x: ArrayLike, y: ArrayLike) -> float | None:
     rows, values = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if len(values) < FOLDS or np.ptp(values) == 0:
         return None
-    predicted = cross_val_predict(_regressor(), rows, values, cv=KFold(FOLDS, shuffle=True, random_state=0))
+    predicted = cross_val_predict(regressor(), rows, values, cv=KFold(FOLDS, shuffle=True, random_state=0))
     return None if np.ptp(predicted) == 0 else float(spearmanr(values, predicted).statistic)
 
 
@@ -149,12 +149,13 @@ class Surrogate:
         return Forest(x, y, logarithm)
 
 
-def _regressor() -> ExtraTreesRegressor:
+def regressor() -> ExtraTreesRegressor:
+    """What every value is predicted with."""
     return ExtraTreesRegressor(TREES, random_state=0)
 
 
 def _accuracy_name(stop: float) -> str:
-    return "accuracy" if stop == FULL else "accuracy before training" if stop == 0 else f"accuracy at {stop:g} epochs"
+    return "accuracy" if stop == FULL else "accuracy before training" if stop == 0 else f"accuracy at {stop:.3g} epochs"
 
 
 def _seconds_name(part: Part) -> str:
@@ -168,7 +169,7 @@ def _accuracy(stop: float) -> Callable[[Row], float | None]:
 
 
 def _figure(objective: Objective) -> Callable[[Row], float | None]:
-    return lambda row: objective.value(row.known[row.reached]) if row.known else None
+    return lambda row: objective.value(row.known[max(row.known)]) if row.known else None
 
 
 def _gain(gain: Gain) -> Callable[[Row], float | None]:

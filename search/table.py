@@ -39,8 +39,13 @@ class Row:
 
     @property
     def reached(self) -> float:
-        """The last stop that is known."""
-        return max(self.known, default=START)
+        """The last stop that it came to."""
+        return max((*self.known, *(end for _, end in self.seconds)), default=START)
+
+    @property
+    def let_go(self) -> bool:
+        """Whether it was rejected, or was still waiting for more training when the study ended."""
+        return self.entry is None and not self.failed
 
     def between(self, begun: float, until: float) -> float | None:
         """Seconds from one stop to another; None where it did not stop there."""
@@ -84,6 +89,11 @@ class Table:
             for stop in row.judged - {FULL}:
                 found.setdefault(stop, []).append(row)
         return dict(sorted(found.items()))
+
+    @property
+    def median_training(self) -> float:
+        """Seconds of training in a full evaluation; 0 where there is none."""
+        return median([row.entry.training.seconds for row in self.full if row.entry] or [0.0])
 
     def path(self, begun: float, until: float) -> list[Part]:
         """The recorded steps that lead from one stop to another; empty where none do."""

@@ -271,7 +271,7 @@ def explain(
     from rich.console import Console
 
     from . import render
-    from .explain import fanova, front, importances, saved, stages
+    from .explain import by_weight, fanova, front, importances, saved, stages
     from .pictures import check_folder, draw_front, draw_importances
     from .surrogate import FEWEST_ROWS
 
@@ -297,17 +297,17 @@ def explain(
     console.print(f"{study}, {recorded.strategy}: {len(table.rows)} candidates, {len(table.full)} evaluated in full")
     if found:
         trust = ", ".join(f"{one.value} {one.trust:.2f}" for one in found if one.trust is not None)
-        console.print("\nwhat the levels of every layer decide: share by permutation, and rank correlation ρ")
+        console.print("\nwhat the levels decide: share by permutation, and rank correlation ρ")
         console.print(render.importance_grid(found))
-        console.print(f"the surrogate behind it ranks held-out networks by {trust}")
-        console.print("\nwhat the sampler's knobs decide, by fANOVA: common levels, and steps of single layers")
+        console.print(f"rank correlation of the surrogate behind it on held-out rows: {trust}", soft_wrap=True)
+        console.print("\nwhat the sampler's knobs decide, common levels and steps of layers, by fANOVA")
         console.print(render.fanova_grid(knobs))
     else:
         console.print(
             f"which layers matter cannot be said from {len(table.full)} full evaluations; {FEWEST_ROWS} are needed"
         )
     console.print(f"\nthe front: {len(best)} of {len(table.full)} networks that no other beats")
-    console.print(render.front_grid(best, objectives, space, render.main_levels(found)))
+    console.print(render.front_grid(best, objectives, space, by_weight(found)[: render.MAIN_LEVELS]))
     console.print("\nwhere candidates were let go")
     console.print(render.stage_grid(passed))
     console.print(render.saved_line(spared), soft_wrap=True)

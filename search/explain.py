@@ -134,16 +134,22 @@ def fanova(study: optuna.Study, objectives: Sequence[Objective]) -> dict[str, di
     if len(told) < FEWEST_ROWS or not told[0].params:
         return {}
     full = optuna.create_study(directions=study.directions)
-    full.add_trials(
-        [optuna.create_trial(values=t.values, params=t.params, distributions=t.distributions) for t in told]
-    )
+    full.add_trials(told)
     found = {}
     for column, name in enumerate(["accuracy", *map(str, objectives)]):
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-        found[name] = optuna.importance.get_param_importances(
-            full, evaluator=evaluator, target=lambda trial, column=column: trial.values[column]
-        )
+        shares = optuna.importance.get_param_importances(full, evaluator=evaluator, target=_value(column))
+        found[name] = {knob: float(share) for knob, share in shares.items()}
     return found
+
+
+def by_weight(found: Sequence[Importance]) -> list[str]:
+    """Levels, those first that decide most, all values counting alike."""
+    shares: dict[str, float] = {}
+    for one in found:
+        for matters in one.levels:
+            shares[matters.level] = shares.get(matters.level, 0.0) + matters.share
+    return sorted(shares, key=lambda level: -shares[level])
 
 
 def front(table: Table, objectives: Sequence[Objective]) -> list[Row]:
@@ -178,7 +184,7 @@ def saved(table: Table) -> Saved:
 
 def stage_name(stop: float) -> str:
     """Of the stage that ends at a stop."""
-    return {START: "first job", 0.0: "cost and screen", FULL: "full"}.get(stop, f"rung of {stop:.3g} epochs")
+    return {START: "nothing", 0.0: "screen", FULL: "full"}.get(stop, f"rung, {stop:.3g} epochs")
 
 
 def _value(column: int) -> Callable[[optuna.trial.FrozenTrial], float]:

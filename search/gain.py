@@ -44,21 +44,21 @@ class Gain:
         return hypervolume(gains, accuracies, self.dense_accuracy, self.cap)
 
 
-def gain_of(entries: Sequence[Entry], objective: Objective) -> Gain:
-    """The gain of a study by its first objective; `entries` are all of the study, with its controls.
+def gain_of(entries: Sequence[Entry], objectives: Sequence[Objective]) -> Gain:
+    """The gain of a study by the first objective that has one; `entries` are all of the study, with its controls.
 
-    Raises `InputError` where there is neither a speed-up nor a dense network to compare with.
+    Raises `InputError` where none has a speed-up, or a dense network to compare with.
     """
-    told = any(_speedup(entry, objective) is not None for entry in entries)
     dense = next((entry for entry in entries if entry.strategy == "dense"), None)
-    value = objective.value(Known.of(dense)) if dense else None
-    if not told and not value:
-        raise InputError(
-            f"the study has no dense network with {objective} to compare with; search it once more with --resume"
-        )
     kinds = {cost.target: cost.kind for entry in entries for cost in entry.costs}
-    cap = CAP[kinds.get(objective.target or "", "modelled")]
-    return Gain(objective, told, value or 0.0, entries[0].accuracy.dense_validation, cap)
+    for objective in objectives:
+        told = any(_speedup(entry, objective) is not None for entry in entries)
+        value = objective.value(Known.of(dense)) if dense else None
+        if told or value:
+            cap = CAP[kinds.get(objective.target or "", "modelled")]
+            return Gain(objective, told, value or 0.0, entries[0].accuracy.dense_validation, cap)
+    named = ", ".join(map(str, objectives))
+    raise InputError(f"the study has no dense network to compare {named} with; run its search again with --resume")
 
 
 def _speedup(entry: Entry, objective: Objective) -> float | None:

@@ -153,7 +153,8 @@ class Lane:
         found = values(Known.of(entry), self.proposer.asking.objectives)
         candidate.proposal.steps += (Step("full", job.epochs, found, seconds),)
         self.proposer.tell(candidate.proposal, entry)
-        candidate.known = Known.of(entry)
+        # Later candidates are compared with it by what is known of them, and no training of theirs has ended.
+        candidate.known = replace(Known.of(entry), training=None)
         candidate.job = replace(candidate.job, costed=None)  # thousands of samples that the entry holds now
         self._full.discard(job.trial)
 

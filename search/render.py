@@ -10,15 +10,17 @@ from rich.table import Table as Grid
 
 from strategies import Space
 
-from .explain import Importance, Saved, Stage
+from .explain import Importance, Saved, Stage, by_weight
 from .objectives import Objective, values
 from .replay import Mean, Run, Summary
 from .surrogate import Fit, levels
 from .table import FULL, Row
 
 T = TypeVar("T", int, float)
+SHOWN_LEVELS = 20
+"""Of the levels and knobs at most, those that decide most."""
 MAIN_LEVELS = 4
-"""Levels shown beside every network of the front: those that decide most."""
+"""The same beside every network of the front."""
 SHOWN_COLUMNS = 5
 """Of a curve in a table, for 80 characters a line; JSON has them all."""
 
@@ -59,21 +61,20 @@ def cost_grid(summaries: Sequence[Summary]) -> Grid:
 
 
 def importance_grid(found: Sequence[Importance]) -> Grid:
-    """Levels by their share in the first value, each with its share and rank correlation for every value."""
+    """The levels that decide most, with share and rank correlation for every value."""
     grid = _grid("level", *(text for one in found for text in (one.value, "ρ")))
     by_value = [{matters.level: matters for matters in one.levels} for one in found]
-    for first in found[0].levels:
-        cells = [told[first.level] for told in by_value]
-        grid.add_row(
-            first.level, *(text for m in cells for text in (f"{100 * m.share:.0f} %", f"{m.spearman or 0.0:+.2f}"))
-        )
+    for level in by_weight(found)[:SHOWN_LEVELS]:
+        cells = [told[level] for told in by_value]
+        grid.add_row(level, *(text for m in cells for text in (f"{100 * m.share:.0f} %", _signed(m.spearman))))
     return grid
 
 
 def fanova_grid(found: Mapping[str, Mapping[str, float]]) -> Grid:
     """The sampler's knobs by Optuna's importance."""
     grid = _grid("knob of the sampler", *found)
-    for knob in next(iter(found.values())):
+    totals = {knob: sum(told[knob] for told in found.values()) for knob in next(iter(found.values()))}
+    for knob in sorted(totals, key=lambda knob: -totals[knob])[:SHOWN_LEVELS]:
         grid.add_row(knob, *(f"{100 * told[knob]:.0f} %" for told in found.values()))
     return grid
 
@@ -95,18 +96,13 @@ def front_grid(rows: Sequence[Row], objectives: Sequence[Objective], space: Spac
 
 def stage_grid(stages: Sequence[Stage]) -> Grid:
     """How many candidates came to every stage, and what became of them there."""
-    grid = _grid("stage", "candidates", "went no further", "why", "seconds", "median")
+    grid = _grid("stage", "candidates", "let go", "why", "seconds", "median")
     for stage in stages:
         reasons = [f"{count} {reason}" for reason, count in stage.let_go.items()]
         reasons += [f"{stage.failed} failed after it"] if stage.failed else []
-        grid.add_row(
-            stage.name,
-            str(stage.candidates),
-            str(sum(stage.let_go.values()) + stage.failed),
-            ", ".join(reasons) or "–",
-            f"{stage.seconds:.1f}",
-            f"{stage.median:.2f}",
-        )
+        gone = str(sum(stage.let_go.values()))
+        why = "\n".join(reasons) or "–"
+        grid.add_row(stage.name, str(stage.candidates), gone, why, f"{stage.seconds:.1f}", f"{stage.median:.2f}")
     return grid
 
 
@@ -119,15 +115,6 @@ def saved_line(saved: Saved) -> str:
         f"{saved.let_go} let go: {saved.avoided:.1f} s of full evaluations avoided, {saved.spent:.1f} s spent on "
         f"screens and rungs ({saved.spent_on_let_go:.1f} s of it on those let go): {net}"
     )
-
-
-def main_levels(found: Sequence[Importance]) -> list[str]:
-    """The levels that decide most, all values counting alike."""
-    shares: dict[str, float] = {}
-    for one in found:
-        for matters in one.levels:
-            shares[matters.level] = shares.get(matters.level, 0.0) + matters.share
-    return sorted(shares, key=lambda level: -shares[level])[:MAIN_LEVELS]
 
 
 def chosen(space: Space, row: Row, names: Sequence[str]) -> dict[str, Any]:
@@ -215,8 +202,12 @@ def _grid(*columns: str) -> Grid:
     grid = Grid()
     for column in columns:
         text = column in ("level", "setup", "stage", "why", "predicted value", "knob of the sampler")
-        grid.add_column(column, justify="left" if text else "right")
+        grid.add_column(column, justify="left" if text else "right", overflow="fold")
     return grid
+
+
+def _signed(rank: float | None) -> str:
+    return "–" if rank is None else f"{rank:+.2f}"
 
 
 def _setup(one: Summary) -> str:

@@ -58,7 +58,7 @@ class Recorded:
         objectives = settings.asking.objectives
         table = Table(records(storage, study, strategy), own, objectives)
         dense = next((values(Known.of(entry), objectives) for entry in entries if entry.strategy == "dense"), None)
-        return cls(study, strategy, settings, table, gain_of(entries, objectives[0]), dense)
+        return cls(study, strategy, settings, table, gain_of(entries, objectives), dense)
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def simulate(
         setup,
         seed,
         np.array(board.seconds),
-        _curve(recorded.gain, gains, [ranking_accuracy(entry) for entry in board.entries]),
+        curve(recorded.gain, gains, [ranking_accuracy(entry) for entry in board.entries]),
         executor.now(),
         storage.writes + len(board.entries),
         lane.let_go,
@@ -261,7 +261,7 @@ def _quiet(entry: Entry | None, line: str) -> None:
     """Nobody listens to a simulation."""
 
 
-def _curve(gain: Gain, gains: Sequence[float | None], accuracies: Sequence[float]) -> np.ndarray:
+def curve(gain: Gain, gains: Sequence[float | None], accuracies: Sequence[float]) -> np.ndarray:
     """Hypervolume of the first 1, 2, … networks; one whose gain is not known adds nothing."""
     found, values = list[tuple[float, float]](), [0.0]
     for told, accuracy in zip(gains, accuracies, strict=True):

@@ -13,7 +13,7 @@ from .evaluation import Costed, Job, Report, exceeded_limits
 from .executors import Failure, Outcome
 from .objectives import Known, Objective
 from .surrogate import Surrogate
-from .table import FULL, START, Row, Table
+from .table import FULL, START, Row, Table, stop_of
 
 
 class Blackbox:
@@ -25,7 +25,7 @@ class Blackbox:
 
     def __call__(self, job: Job) -> tuple[Outcome, float]:
         """What the job comes to, and the seconds that it takes."""
-        until = FULL if job.until is None else job.until
+        until = stop_of(job.until, job.epochs)
         begun = self._reached.get(job.trial, START)
         self._reached[job.trial] = until
         row = self._table.by_digest.get(Plan.from_json(job.plan).digest)
@@ -36,17 +36,17 @@ class Blackbox:
             return Failure(row.ended), seconds
         if job.until is None:
             return self._entry(job, row, x), seconds
-        return self._report(job, job.until, row, x), seconds
+        return self._report(job, until, job.until, row, x), seconds
 
-    def _report(self, job: Job, until: float, row: Row | None, x: np.ndarray) -> Report:
-        known = row.known.get(until) if row else None
+    def _report(self, job: Job, stop: float, epochs: float, row: Row | None, x: np.ndarray) -> Report:
+        known = row.known.get(stop) if row else None
         if known is None:
-            known = _known(self._surrogate.accuracy(x, until), self._surrogate.figures(x))
+            known = _known(self._surrogate.accuracy(x, stop), self._surrogate.figures(x))
         if job.costed is None:
             exceeded = exceeded_limits(known, job.limits)
             if exceeded:
                 return Report(0.0, known, exceeded)
-        return Report(until, known, costed=job.costed or Costed("", ()))
+        return Report(epochs, known, costed=job.costed or Costed("", ()))
 
     def _entry(self, job: Job, row: Row | None, x: np.ndarray) -> Entry:
         recorded = row.entry if row else None

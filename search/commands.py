@@ -182,7 +182,9 @@ def replay(
     ] = None,
     workers: Annotated[str, typer.Option(help="Numbers of workers, with commas between them.")] = "1",
     trials: Annotated[int | None, typer.Option(min=1, help="Full evaluations; as many as were searched.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Campaigns of every kind, from the study's own seed upwards.")] = 5,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Simulations of each sampler and number, from the study's own seed on.")
+    ] = 5,
     stages: Annotated[
         str | None, typer.Option(help="Before a full evaluation: none, screening, rungs, or both; as searched.")
     ] = None,
@@ -192,8 +194,7 @@ def replay(
 ) -> None:
     """Simulates a recorded study: what other samplers and numbers of workers would have reached, and how fast.
 
-    Recorded plans are answered from the log, others by a surrogate that is fitted to it; its rank correlation on
-    held-out rows says how far to trust that. The sampler's own thinking takes no simulated time.
+    Recorded plans are answered from the log, others by a surrogate; the sampler's thinking takes no simulated time.
 
     Example: shrinkboard replay first --strategy l1+int --sampler tpe,random --workers 1,10,100
     """
@@ -279,8 +280,9 @@ def explain(
         check_folder(out)
     with _recorded(storage, study, strategy) as (recorded, optuna_study):
         table, space, objectives = recorded.table, recorded.settings.space, recorded.settings.asking.objectives
-        found = importances(table, space, objectives)
-        knobs = fanova(optuna_study, objectives)
+        with Console(stderr=True).status("weighing layers and knobs"):
+            found = importances(table, space, objectives)
+            knobs = fanova(optuna_study, objectives)
     best, passed, spared = front(table, objectives), stages(table), saved(table)
     written = []
     if out is not None:

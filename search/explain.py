@@ -184,7 +184,7 @@ def saved(table: Table) -> Saved:
 
 def stage_name(stop: float) -> str:
     """Of the stage that ends at a stop."""
-    return {START: "nothing", 0.0: "screen", FULL: "full"}.get(stop, f"rung, {stop:.3g} epochs")
+    return {START: "nothing", 0.0: "screen", FULL: "full"}.get(stop, f"rung at {100 * stop:.0f} %")
 
 
 def _value(column: int) -> Callable[[optuna.trial.FrozenTrial], float]:

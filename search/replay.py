@@ -56,7 +56,7 @@ class Recorded:
         if not own:
             raise InputError(f"study {study!r} has no full evaluation of {strategy!r} yet")
         objectives = settings.asking.objectives
-        table = Table(records(storage, study, strategy), own, objectives)
+        table = Table(records(storage, study, strategy), own, objectives, settings.staging.rungs)
         dense = next((values(Known.of(entry), objectives) for entry in entries if entry.strategy == "dense"), None)
         return cls(study, strategy, settings, table, gain_of(entries, objectives), dense)
 

@@ -155,12 +155,13 @@ def regressor() -> ExtraTreesRegressor:
 
 
 def _accuracy_name(stop: float) -> str:
-    return "accuracy" if stop == FULL else "accuracy before training" if stop == 0 else f"accuracy at {stop:.3g} epochs"
+    names = {0.0: "accuracy before training", FULL: "accuracy"}
+    return names.get(stop, f"accuracy at {100 * stop:.0f} % of the training")
 
 
 def _seconds_name(part: Part) -> str:
     names = {START: "start", 0.0: "screen", FULL: "end"}
-    begun, until = (names.get(stop, f"{stop:.3g} epochs") for stop in part)
+    begun, until = (names.get(stop, f"{100 * stop:.0f} %") for stop in part)
     return f"seconds from {begun} to {until}"
 
 

@@ -14,8 +14,8 @@ from .log import Record
 from .objectives import Known, Objective
 
 START, FULL = -1.0, math.inf
-"""Stops of a candidate beside the epochs at the ends of its rungs: nothing was done yet, and all. 0 is costed, and
-judged untrained."""
+"""Stops of a candidate beside the shares of its training at which rungs end: nothing was done yet, and all. 0 is
+costed, and judged untrained. Shares, for with some strategies the length of the training depends on the plan."""
 Part = tuple[float, float]
 """The stop where a step began, and the one where it ended."""
 
@@ -58,13 +58,20 @@ class Row:
 class Table:
     """The rows of one strategy's study, by number of the candidate."""
 
-    def __init__(self, records: Iterable[Record], entries: Iterable[Entry], objectives: Sequence[Objective]) -> None:
+    def __init__(
+        self,
+        records: Iterable[Record],
+        entries: Iterable[Entry],
+        objectives: Sequence[Objective],
+        rungs: Sequence[float] = (),
+    ) -> None:
         """`entries` are the candidates of this study and strategy that are on the board.
 
-        `objectives` are those of the study, whose values the steps of the records hold.
+        `objectives` are those of the study, whose values the steps of the records hold; `rungs` are the shares of the
+        training at which it compared candidates.
         """
         by_trial = {entry.trial: entry for entry in entries}
-        rows = {record.number: _row(record, by_trial.get(record.number), objectives) for record in records}
+        rows = {record.number: _row(record, by_trial.get(record.number), objectives, rungs) for record in records}
         for number, entry in by_trial.items():
             # Added to the board without the log: by another machine, or before a crash.
             rows.setdefault(number, Row(entry.plan_digest, entry.knobs, {FULL: Known.of(entry)}, entry=entry))
@@ -109,13 +116,23 @@ class Table:
         return sum(median(row.seconds[part] for row in self.parts[part]) for part in path) if path else None
 
 
-def _row(record: Record, entry: Entry | None, objectives: Sequence[Objective]) -> Row:
+def stop_of(until: float | None, epochs: float) -> float:
+    """The stop of a job that trains until so many epochs of all `epochs`; None is all."""
+    return FULL if until is None else round(until / epochs, 6) if until else 0.0
+
+
+def _row(record: Record, entry: Entry | None, objectives: Sequence[Objective], rungs: Sequence[float]) -> Row:
     known, judged, seconds = dict[float, Known](), set[float](), dict[Part, float]()
     last = None if not record.notes else Known.from_plain(record.notes)
     whole = Known.of(entry) if entry else None
-    stop = START
+    stop, ends = START, iter(rungs)
     for step in record.steps:
-        begun, stop = stop, FULL if step.stage == "full" else step.epochs
+        begun, stop = stop, FULL if step.stage == "full" else 0.0
+        if step.stage == "rung":
+            share = next(ends, None)
+            if share is None:  # of an earlier run with other rungs; nobody can say where it stood
+                break
+            stop = stop_of(share, 1.0)
         seconds[begun, stop] = step.seconds
         if step.values:
             judged.add(stop)

@@ -35,7 +35,7 @@ def entry(digits: Dense, trial: int, keep: float) -> Entry:
 def hand_made(digits: Dense) -> Table:
     """Six candidates: two evaluated in full on two ways, two rejected, one left waiting, one failed."""
     known = {"accuracy": 0.5, "figures": {}, "bytes": 2000.0}
-    screen, quarter, half = Step("screen", 0.0, (0.4, 1.0), 1.0), Step("rung", 1.0, (0.5, 1.0), 2.0), None
+    screen, quarter = Step("screen", 0.0, (0.4, 1.0), 1.0), Step("rung", 1.0, (0.5, 1.0), 2.0)
     half = Step("rung", 2.0, (0.6, 1.0), 3.0)
     log = [
         Record(0, {}, "a", (screen, Step("full", 4.0, (0.9, 1.0), 10.0))),
@@ -45,12 +45,12 @@ def hand_made(digits: Dense) -> Table:
         Record(4, {}, "e", (Step("cost", 0.0, (), 0.5),), "exceeds bytes", known),
         Record(5, {}, "f", (screen, quarter), "RuntimeError: no", failed=True),
     ]
-    return Table(log, [entry(digits, 0, 0.5), entry(digits, 1, 0.9)], SIZE)
+    return Table(log, [entry(digits, 0, 0.5), entry(digits, 1, 0.9)], SIZE, (0.25, 0.5))
 
 
 def test_what_was_let_go_and_what_it_saved_is_counted_from_the_log(hand_made: Table) -> None:
     told = saved(hand_made)
-    # Rejected after 0 epochs: 10 s each, as the one that went on from there at once; waiting after 1: 3 s and 4 s.
+    # Rejected untrained: 10 s each, as the one that went on from there at once; on the first rung: 3 s and 4 s.
     assert told.let_go == 3
     assert told.avoided == 10 + 10 + (3 + 4)
     assert told.spent == 5 * 1 + 0.5 + 3 * 2 + 3
@@ -61,19 +61,19 @@ def test_what_was_let_go_and_what_it_saved_is_counted_from_the_log(hand_made: Ta
 def test_every_stage_says_who_came_to_it_and_who_went_no_further(hand_made: Table) -> None:
     assert stages(hand_made) == [
         Stage("screen", 0.0, 6, {"beaten before training": 1, "exceeds bytes": 1}, 0, 5.5, 1.0),
-        Stage("rung, 1 epochs", 1.0, 3, {"left waiting": 1}, 1, 6.0, 2.0),
-        Stage("rung, 2 epochs", 2.0, 1, {}, 0, 3.0, 3.0),
+        Stage("rung at 25 %", 0.25, 3, {"left waiting": 1}, 1, 6.0, 2.0),
+        Stage("rung at 50 %", 0.5, 1, {}, 0, 3.0, 3.0),
         Stage("full", FULL, 2, {}, 0, 14.0, 7.0),
     ]
 
 
 def test_seconds_follow_the_steps_that_were_taken(hand_made: Table) -> None:
     first, second, *_ = hand_made.rows
-    assert second.between(-1.0, FULL) == 10.0 and second.between(1.0, FULL) == 7.0
-    assert first.between(0.0, FULL) == 10.0 and first.between(1.0, FULL) is None
+    assert second.between(-1.0, FULL) == 10.0 and second.between(0.25, FULL) == 7.0
+    assert first.between(0.0, FULL) == 10.0 and first.between(0.25, FULL) is None
     assert hand_made.path(-1.0, FULL) == [(-1.0, 0.0), (0.0, FULL)]
-    assert hand_made.median_seconds(1.0, FULL) == 7.0
-    assert hand_made.median_seconds(3.0, FULL) is None
+    assert hand_made.median_seconds(0.25, FULL) == 7.0
+    assert hand_made.median_seconds(0.75, FULL) is None
 
 
 def test_what_decides_gets_the_share() -> None:

@@ -251,7 +251,7 @@ def test_a_small_table_is_refused(tmp_path: Path, digits: Dense) -> None:
 
 def test_a_stage_that_was_never_recorded_is_refused(tmp_path: Path, digits: Dense) -> None:
     searched(tmp_path / "board.db", FakeEvaluator(digits), staging=Staging(screen=True))
-    with pytest.raises(InputError, match="never asked for the accuracy at 1 epochs"):
+    with pytest.raises(InputError, match="never asked for the accuracy at 25 % of the training"):
         Replay(tmp_path / "board.db", digits)(Setup("random", 1), staging=STAGED)
 
 

@@ -250,6 +250,14 @@ def replay(
     told = f"{seeds} seeds, 95 % intervals" if seeds > 1 else "one seed, so no intervals"
     console.print(f"\nhypervolume of accuracy and {recorded.gain} after full evaluations ({told})", soft_wrap=True)
     console.print(render.evaluations_grid(compared))
+    if (asking.sampler, 1) in [(setup.sampler, setup.workers) for setup in setups] and (wanted, staging) == (
+        settings.trials,
+        settings.staging,
+    ):
+        console.print(
+            f"seed {seeded[0]} of {asking.sampler} × 1 is the search as it was recorded; others see more of the surrogate, "
+            "which finds nothing better than the record"
+        )
     console.print("\nthe same at simulated times")
     console.print(render.times_grid(compared))
     console.print("\nstorage writes a simulated second, and candidates replayed a real second")

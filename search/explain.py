@@ -70,15 +70,15 @@ class Saved:
     let_go: int
     avoided: float
     """Candidates let go × the median seconds of the stages that they did not go through."""
-    spent: float
-    """On screens and rungs, of all candidates."""
     spent_on_let_go: float
-    """That part of it which led to no full evaluation."""
+    """On their screens and rungs."""
+    spent: float
+    """The same of all candidates; for the others costs and training are part of the full evaluation."""
 
     @property
     def net(self) -> float:
-        """Avoided − spent: at least so much, for rungs of the others are part of their training."""
-        return self.avoided - self.spent
+        """Avoided, less what was spent on those let go."""
+        return self.avoided - self.spent_on_let_go
 
 
 def importances(table: Table, space: Space, objectives: Sequence[Objective]) -> list[Importance]:
@@ -179,7 +179,7 @@ def saved(table: Table) -> Saved:
     """What the stages of a study cost and spared; what nobody has gone through counts nothing."""
     gone = [row for row in table.rows if row.let_go]
     avoided = sum(table.median_seconds(row.reached, FULL) or 0.0 for row in gone)
-    return Saved(len(gone), avoided, sum(map(_before_the_end, table.rows)), sum(map(_before_the_end, gone)))
+    return Saved(len(gone), avoided, sum(map(_before_the_end, gone)), sum(map(_before_the_end, table.rows)))
 
 
 def stage_name(stop: float) -> str:

@@ -110,10 +110,10 @@ def saved_line(saved: Saved) -> str:
     """What letting go has saved, in one sentence."""
     if not saved.let_go:
         return "nothing was let go before its full evaluation"
-    net = f"{saved.net:.1f} s saved" if saved.net >= 0 else f"{-saved.net:.1f} s more than without"
+    net = f"{saved.net:.1f} s saved" if saved.net >= 0 else f"{-saved.net:.1f} s lost"
     return (
-        f"{saved.let_go} let go: {saved.avoided:.1f} s of full evaluations avoided, {saved.spent:.1f} s spent on "
-        f"screens and rungs ({saved.spent_on_let_go:.1f} s of it on those let go): {net}"
+        f"{saved.let_go} let go: {saved.avoided:.1f} s of evaluations avoided for {saved.spent_on_let_go:.1f} s spent on "
+        f"them, {net}; all screens and rungs took {saved.spent:.1f} s"
     )
 
 

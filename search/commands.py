@@ -183,7 +183,7 @@ def replay(
     workers: Annotated[str, typer.Option(help="Numbers of workers, with commas between them.")] = "1",
     trials: Annotated[int | None, typer.Option(min=1, help="Full evaluations; as many as were searched.")] = None,
     seeds: Annotated[
-        int, typer.Option(min=1, help="Simulations of each sampler and number, from the study's own seed on.")
+        int, typer.Option(min=1, help="Simulations of each sampler and number of workers, from the study's seed on.")
     ] = 5,
     stages: Annotated[
         str | None, typer.Option(help="Before a full evaluation: none, screening, rungs, or both; as searched.")
@@ -242,21 +242,17 @@ def replay(
         return
     console = Console(highlight=False, markup=False)
     candidates, full = len(recorded.table.rows), len(recorded.table.full)
-    console.print(
-        f"{study}, {recorded.strategy}: {candidates} candidates recorded, {full} of them in full", soft_wrap=True
-    )
+    console.print(f"{study}, {recorded.strategy}: {candidates} candidates, {full} evaluated in full", soft_wrap=True)
     console.print("how well the surrogate ranks recorded rows that it has not seen:")
     console.print(render.fit_grid(surrogate.fits))
     told = f"{seeds} seeds, 95 % intervals" if seeds > 1 else "one seed, so no intervals"
     console.print(f"\nhypervolume of accuracy and {recorded.gain} after full evaluations ({told})", soft_wrap=True)
     console.print(render.evaluations_grid(compared))
-    if (asking.sampler, 1) in [(setup.sampler, setup.workers) for setup in setups] and (wanted, staging) == (
-        settings.trials,
-        settings.staging,
-    ):
+    if any(recorded.retraces(setup, wanted, staging) for setup in setups):
         console.print(
-            f"seed {seeded[0]} of {asking.sampler} × 1 is the search as it was recorded; others see more of the surrogate, "
-            "which finds nothing better than the record"
+            f"seed {seeded[0]} of {asking.sampler} × 1 retraces the recorded search; the others see more of the "
+            "surrogate, which predicts nothing beyond the record",
+            soft_wrap=True,
         )
     console.print("\nthe same at simulated times")
     console.print(render.times_grid(compared))

@@ -45,7 +45,7 @@ def evaluations_grid(summaries: Sequence[Summary]) -> Grid:
 def times_grid(summaries: Sequence[Summary]) -> Grid:
     """Hypervolume at simulated times."""
     times = _spread(list(summaries[0].at))
-    grid = _grid("setup", *(duration(seconds) for seconds in times))
+    grid = _grid("setup", *(f"{seconds:,g} s" for seconds in times))
     for one in summaries:
         grid.add_row(_setup(one), *(interval(one.at[seconds]) for seconds in times))
     return grid
@@ -112,8 +112,8 @@ def saved_line(saved: Saved) -> str:
         return "nothing was let go before its full evaluation"
     net = f"{saved.net:.1f} s saved" if saved.net >= 0 else f"{-saved.net:.1f} s lost"
     return (
-        f"{saved.let_go} let go: {saved.avoided:.1f} s of evaluations avoided for {saved.spent_on_let_go:.1f} s spent on "
-        f"them, {net}; all screens and rungs took {saved.spent:.1f} s"
+        f"{saved.let_go} let go: {saved.avoided:.1f} s of evaluations avoided for {saved.spent_on_let_go:.1f} s spent "
+        f"on them, {net}; all screens and rungs took {saved.spent:.1f} s"
     )
 
 

@@ -36,6 +36,14 @@ from .table import Table
 
 
 @dataclass(frozen=True)
+class Setup:
+    """One of the ways that are compared."""
+
+    sampler: str
+    workers: int
+
+
+@dataclass(frozen=True)
 class Recorded:
     """One strategy's study, open for replays."""
 
@@ -60,13 +68,10 @@ class Recorded:
         dense = next((values(Known.of(entry), objectives) for entry in entries if entry.strategy == "dense"), None)
         return cls(study, strategy, settings, table, gain_of(entries, objectives), dense)
 
-
-@dataclass(frozen=True)
-class Setup:
-    """One of the ways that are compared."""
-
-    sampler: str
-    workers: int
+    def retraces(self, setup: Setup, trials: int, staging: Staging) -> bool:
+        """Whether the study's own seed, so replayed, is the search over again (where that was never interrupted)."""
+        own = Setup(self.settings.asking.sampler, 1), self.settings.trials, self.settings.staging
+        return (setup, trials, staging) == own
 
 
 @dataclass(frozen=True)

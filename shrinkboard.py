@@ -108,6 +108,8 @@ def _app() -> Any:
         ("dump", board.dump),
         ("import", board.import_),
         ("estimate", targets.estimate),
+        ("replay", search.replay),
+        ("explain", search.explain),
         ("workloads", search.workloads),
         ("doctor", targets.doctor),
     ]

@@ -54,9 +54,9 @@ class Proposal:
     """True for plans that were put first by knowledge, not by the sampler."""
     steps: tuple[Step, ...] = ()
 
-    def record(self, ended: str, notes: Mapping[str, object] | None = None) -> Record:
+    def record(self, ended: str, notes: Mapping[str, object] | None = None, failed: bool = False) -> Record:
         """As it stands in the log of the study."""
-        return Record(self.number, self.params, self.plan.digest, self.steps, ended, notes or {})
+        return Record(self.number, self.params, self.plan.digest, self.steps, ended, notes or {}, failed)
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,11 @@ class Proposer:
                 self._study.enqueue_trial(params)
                 self._chosen.append(params)
 
+    @property
+    def space(self) -> Space:
+        """The knobs, as this search may turn them."""
+        return self._space
+
     def ask(self) -> Proposal | None:
         """A plan that was not evaluated before; None once the space is used up."""
         for _ in range(_DUPLICATES_IN_A_ROW):
@@ -181,6 +186,7 @@ class Proposer:
         for name, value in constraints.items():
             proposal.trial.set_constraint(name, value)
         self._study.tell(proposal.trial, found)
+        record = proposal.record(reason, known.plain())
         self._store(
             optuna.create_trial(
                 values=list(found),
@@ -190,7 +196,7 @@ class Proposer:
                 user_attrs={
                     "plan_digest": proposal.plan.digest,
                     "reason": reason,
-                    "log": json.dumps(proposal.record(reason).to_json()),
+                    "log": json.dumps(record.to_json()),
                 },
             )
         )
@@ -207,7 +213,7 @@ class Proposer:
                 user_attrs={
                     "reason": reason,
                     "plan_digest": proposal.plan.digest,
-                    "log": json.dumps(proposal.record(reason).to_json()),
+                    "log": json.dumps(proposal.record(reason, failed=True).to_json()),
                 },
             )
         )
@@ -247,9 +253,10 @@ class Proposer:
         if layout == "flat":
             return flat(space), ()
         if layout == "guided":
-            kept = self._stored.user_attrs.get(_GUIDE)
-            found = guide() if kept is None else None if kept == _NONE else Guide.from_json(json.loads(kept))
-            if kept is None:
+            if _GUIDE in self._stored.user_attrs:
+                found = kept_guide(self._stored)
+            else:
+                found = guide()
                 self._stored.set_user_attr(_GUIDE, _NONE if found is None else json.dumps(found.to_json()))
             if found is not None:
                 return guided(space, found), found.ladder[: min(GUIDED, half)]
@@ -338,6 +345,12 @@ class Proposer:
                 self._values.setdefault(str(trial.user_attrs.get("plan_digest")), ())
                 if trial.state == TrialState.COMPLETE:
                     self._study.add_trial(trial)
+
+
+def kept_guide(stored: optuna.Study) -> Guide | None:
+    """The guide that a study was searched with; None where it had none."""
+    kept = stored.user_attrs.get(_GUIDE, _NONE)
+    return None if kept == _NONE else Guide.from_json(json.loads(kept))
 
 
 def _seed(seed: int, name: str) -> int:

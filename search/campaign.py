@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 import optuna
 
@@ -24,6 +25,7 @@ from .guide import Guide, make_guide
 from .lane import Lane, Staging
 from .objectives import Limit, Objective, default_objectives, parse_limit, parse_objective
 from .samplers import check_sampler, choose_sampler
+from .settings import Settings, keep_settings
 
 CONTROLS = ("dense", "dense+int")
 """Evaluated once in every campaign, without tuning, beside the trials: the dense network in fp32 and in int8."""
@@ -117,7 +119,7 @@ def run_campaign(
             if workers == 1
             else LocalProcesses(campaign.subject, list(campaign.targets), frozen, workers)
         )
-        loop = _Loop(store, executor, lanes, controls, summary, listen)
+        loop = Loop(store, executor, lanes, controls, summary, listen)
         try:
             loop.run(None if time_budget is None else started + time_budget)
         except KeyboardInterrupt:
@@ -128,12 +130,18 @@ def run_campaign(
     return summary
 
 
-class _Loop:
-    """Gives jobs to the executor and what comes of them to the board and the strategies."""
+class Board(Protocol):
+    """Where entries go when they are found."""
+
+    def add(self, entry: Entry) -> bool: ...
+
+
+class Loop:
+    """Gives jobs to the executor and what comes of them to the board and the strategies; `clock` is in seconds."""
 
     def __init__(
         self,
-        store: Store,
+        store: Board,
         executor: Executor,
         lanes: dict[str, Lane],
         controls: list[Job],
@@ -257,6 +265,7 @@ def _lanes(
 ) -> dict[str, Lane]:
     """A lane for every strategy that can work on this network; the others are given up with their reason."""
     asking = asking_of(campaign, list(evaluator.models.values()), trials, _seconds(campaign, entries))
+    epochs = campaign.epochs, campaign.training_epochs
     lanes = {}
     for name in campaign.strategies:
         known = [entry for entry in entries if entry.strategy == name and entry.role == "candidate"]
@@ -278,8 +287,10 @@ def _lanes(
         except InputError as error:
             summary.given_up[name] = str(error)
             continue
-        epochs = campaign.epochs, campaign.training_epochs
         lanes[name] = Lane(name, proposer, evaluator, campaign.name, epochs, campaign.staging)
+        options = campaign.options_of(method)
+        settings = Settings(campaign.subject, asking, campaign.staging, trials, epochs, widths, proposer.space, options)
+        keep_settings(storage, campaign.name, name, settings)
     if not lanes:
         raise InputError(next(iter(summary.given_up.values())))
     return lanes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -17,10 +18,15 @@ from strategies import Compressed
 from workloads import TrainingCost, TrainingState, cache_folder
 
 
-def checkpoint_path(study: str, strategy: str, trial: int, digest: str) -> Path:
-    """Where a candidate of that plan is paused; the user's cache folder is shared by the processes of a machine."""
+def checkpoint_path(study: str, strategy: str, trial: int, plan: str, dense: str, epochs: float) -> Path:
+    """Where a candidate is paused; the user's cache folder is shared by the processes of a machine.
+
+    Named by all that its training depends on: the digests of its plan and of the dense network, and the epochs of the
+    whole training, for another study may have had this name.
+    """
     names = (re.sub(r"[^\w.@+-]+", "-", name) for name in (study, strategy))
-    return cache_folder().joinpath("paused", *names, f"{trial}-{digest[:16]}.safetensors")
+    content = hashlib.sha256(f"{plan} {dense} {epochs}".encode()).hexdigest()
+    return cache_folder().joinpath("paused", *names, f"{trial}-{content[:24]}.safetensors")
 
 
 def pause(path: Path, compressed: Compressed, state: TrainingState) -> None:
@@ -40,10 +46,10 @@ def pause(path: Path, compressed: Compressed, state: TrainingState) -> None:
         fresh.unlink(missing_ok=True)
 
 
-def resume(path: Path, compressed: Compressed) -> TrainingState | None:
-    """Fills the freshly compressed network with the paused one's weights and masks; None where there is no whole file.
+def resume(path: Path, compressed: Compressed, until: float) -> TrainingState | None:
+    """Fills the freshly compressed network with the paused one's weights and masks.
 
-    Who gets None trains from the start: the result is the same, for training in parts equals training at once.
+    None where there is no whole file, or one of a network that was trained for more than `until` epochs already. Who gets None trains from the start: the result is the same, for training in parts equals training at once.
     """
     try:
         with safetensors.safe_open(path, "pt") as file:
@@ -52,6 +58,8 @@ def resume(path: Path, compressed: Compressed) -> TrainingState | None:
         state = TrainingState(
             float(json.loads(about["epochs"])), TrainingCost(**json.loads(about["cost"])), _part(tensors, "momentum")
         )
+        if state.epochs_done > until + 1e-9:
+            return None
         compressed.module.load_state_dict(_part(tensors, "weight"))
     except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError):
         return None

@@ -1,4 +1,4 @@
-"""The commands `search`, `strategies` and `workloads`.
+"""The commands `search`, `replay`, `explain`, `strategies` and `workloads`.
 
 Heavy imports stand inside the functions, so that `--help` answers at once.
 """
@@ -18,14 +18,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
+    import optuna
     from rich.console import Console
 
     from leaderboard import Entry, Store
 
     from .campaign import Campaign, Summary
     from .evaluation import Evaluator
+    from .lane import Staging
+    from .replay import Recorded, Run, Setup
+    from .surrogate import Surrogate
 
 Format = Annotated[Literal["table", "json"], typer.Option("--format", help="How to print.")]
+Storage = Annotated[
+    str,
+    typer.Option(envvar="SHRINKBOARD_STORAGE", help="File, sqlite:///FILE or postgresql://… for study and board."),
+]
+DEFAULT_STORAGE = "sqlite:///shrinkboard.db"
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells use it."""
 
@@ -84,10 +93,7 @@ def search(
         str | None, typer.Option(help="Name of the study; made from workload and time unless given.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a study that exists.")] = False,
-    storage: Annotated[
-        str,
-        typer.Option(envvar="SHRINKBOARD_STORAGE", help="File, sqlite:///FILE or postgresql://… for study and board."),
-    ] = "sqlite:///shrinkboard.db",
+    storage: Storage = DEFAULT_STORAGE,
     data_dir: Annotated[
         Path | None, typer.Option(envvar="SHRINKBOARD_DATA", help="Folder that holds the data sets.")
     ] = None,
@@ -167,6 +173,157 @@ def search(
         raise typer.Exit(INTERRUPTED)
     if summary.finished == 0 and summary.failed:
         raise typer.Exit(1)
+
+
+def replay(
+    study: Annotated[str, typer.Argument(help="Name of the study.")],
+    strategy: Annotated[
+        str | None, typer.Option(help="Strategy whose search is replayed; needed where the study has several.")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="Samplers with commas between them: tpe, gp, nsga2, random, qmc; as searched.")
+    ] = None,
+    workers: Annotated[str, typer.Option(help="Numbers of workers, with commas between them.")] = "1",
+    trials: Annotated[int | None, typer.Option(min=1, help="Full evaluations; as many as were searched.")] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Simulations of each sampler and number of workers, from the study's seed on.")
+    ] = 5,
+    stages: Annotated[
+        str | None, typer.Option(help="Before a full evaluation: none, screening, rungs, or both; as searched.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file for all curves.")] = None,
+    format: Format = "table",
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Simulates a recorded study: what other samplers and numbers of workers would have reached, and how fast.
+
+    Recorded plans are answered from the log, others by a surrogate; the sampler's thinking takes no simulated time.
+
+    Example: shrinkboard replay first --strategy l1+int --sampler tpe,random --workers 1,10,100
+    """
+    from rich.console import Console
+
+    from . import render
+    from .evaluation import Evaluator
+    from .lane import staging_of
+    from .replay import Setup, summaries
+    from .surrogate import Surrogate
+
+    counts = _counts(workers)
+    if out is not None:
+        _check_file(out)
+    with _recorded(storage, study, strategy) as (recorded, _):
+        settings = recorded.settings
+        staging = settings.staging
+        if stages is not None:
+            layout, staging = staging_of(stages, recorded.table.median_training)
+            settings = replace(settings, asking=replace(settings.asking, layout=layout))
+            recorded = replace(recorded, settings=settings)
+            if staging.rungs and settings.staging.rungs:
+                staging = replace(staging, rungs=settings.staging.rungs, reduction=settings.staging.reduction)
+        wanted = trials or settings.trials
+        samplers = [_sampler(name, recorded, wanted) for name in _names(sampler or settings.asking.sampler, "sampler")]
+        asking = settings.asking
+        surrogate = Surrogate(recorded.table, settings.space, asking.objectives, asking.limits, recorded.gain)
+        evaluator = Evaluator(settings.subject, [])
+        setups = [Setup(name, count) for name in dict.fromkeys(samplers) for count in counts]
+        seeded = range(settings.subject.seed, settings.subject.seed + seeds)
+        runs = _replayed(recorded, surrogate, evaluator, setups, seeded, wanted, staging)
+    compared = summaries(runs)
+    about = {
+        "study": study,
+        "strategy": recorded.strategy,
+        "rows": len(recorded.table.rows),
+        "full_rows": len(recorded.table.full),
+        "trials": wanted,
+        "gain": str(recorded.gain),
+        "staging": {"screen": staging.screen, "rungs": staging.rungs, "reduction": staging.reduction},
+    }
+    data = json.dumps(render.replay_json(surrogate.fits, runs, compared, about), indent=1, ensure_ascii=False)
+    if out is not None:
+        out.write_text(data + "\n")
+    if format == "json":
+        typer.echo(data)
+        return
+    console = Console(highlight=False, markup=False)
+    candidates, full = len(recorded.table.rows), len(recorded.table.full)
+    console.print(f"{study}, {recorded.strategy}: {candidates} candidates, {full} evaluated in full", soft_wrap=True)
+    console.print("how well the surrogate ranks recorded rows that it has not seen:")
+    console.print(render.fit_grid(surrogate.fits))
+    told = f"{seeds} seeds, 95 % intervals" if seeds > 1 else "one seed, so no intervals"
+    console.print(f"\nhypervolume of accuracy and {recorded.gain} after full evaluations ({told})", soft_wrap=True)
+    console.print(render.evaluations_grid(compared))
+    if any(recorded.retraces(setup, wanted, staging) for setup in setups):
+        console.print(
+            f"seed {seeded[0]} of {asking.sampler} × 1 retraces the recorded search; the others see more of the "
+            "surrogate, which predicts nothing beyond the record",
+            soft_wrap=True,
+        )
+    console.print("\nthe same at simulated times")
+    console.print(render.times_grid(compared))
+    console.print("\nstorage writes a simulated second, and candidates replayed a real second")
+    console.print(render.cost_grid(compared))
+
+
+def explain(
+    study: Annotated[str, typer.Argument(help="Name of the study.")],
+    strategy: Annotated[
+        str | None, typer.Option(help="Strategy whose search is explained; needed where the study has several.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for pictures: front.png and importances.png.")] = None,
+    format: Format = "table",
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Explains a study: which layers matter, what the front looks like, what was let go where and what that saved.
+
+    Example: shrinkboard explain first --strategy l1+int --out pictures
+    """
+    from rich.console import Console
+
+    from . import render
+    from .explain import by_weight, fanova, front, importances, saved, stages
+    from .pictures import check_folder, draw_front, draw_importances
+    from .surrogate import FEWEST_ROWS
+
+    if out is not None:
+        check_folder(out)
+    with _recorded(storage, study, strategy) as (recorded, optuna_study):
+        table, space, objectives = recorded.table, recorded.settings.space, recorded.settings.asking.objectives
+        with Console(stderr=True).status("weighing layers and knobs"):
+            found = importances(table, space, objectives)
+            knobs = fanova(optuna_study, objectives)
+    best, passed, spared = front(table, objectives), stages(table), saved(table)
+    written = []
+    if out is not None:
+        draw_front(table, objectives, recorded.dense, out / "front.png")
+        written.append(out / "front.png")
+        if found:
+            draw_importances(found, out / "importances.png")
+            written.append(out / "importances.png")
+    if format == "json":
+        told = render.explain_json(found, knobs, best, objectives, space, passed, spared)
+        typer.echo(json.dumps(told, indent=1, ensure_ascii=False))
+        return
+    console = Console(highlight=False, markup=False)
+    console.print(f"{study}, {recorded.strategy}: {len(table.rows)} candidates, {len(table.full)} evaluated in full")
+    if found:
+        trust = ", ".join(f"{one.value} {one.trust:.2f}" for one in found if one.trust is not None)
+        console.print("\nwhat the levels decide: share by permutation, and rank correlation ρ")
+        console.print(render.importance_grid(found))
+        console.print(f"rank correlation of the surrogate behind it on held-out rows: {trust}", soft_wrap=True)
+        console.print("\nwhat the sampler's knobs decide, common levels and steps of layers, by fANOVA")
+        console.print(render.fanova_grid(knobs))
+    else:
+        console.print(
+            f"which layers matter cannot be said from {len(table.full)} full evaluations; {FEWEST_ROWS} are needed"
+        )
+    console.print(f"\nthe front: {len(best)} of {len(table.full)} networks that no other beats")
+    console.print(render.front_grid(best, objectives, space, by_weight(found)[: render.MAIN_LEVELS]))
+    console.print("\nwhere candidates were let go")
+    console.print(render.stage_grid(passed))
+    console.print(render.saved_line(spared), soft_wrap=True)
+    for path in written:
+        console.print(f"written: {path}", soft_wrap=True)
 
 
 def workloads(format: Format = "table") -> None:
@@ -252,6 +409,84 @@ def _names(text: str, what: str) -> tuple[str, ...]:
     if not names:
         raise InputError(f"no {what} was given; name at least one, with commas between several")
     return names
+
+
+@contextmanager
+def _recorded(storage: str, study: str, strategy: str | None) -> Iterator[tuple[Recorded, optuna.Study]]:
+    """A recorded study with Optuna's own view of it, while the storage is open."""
+    import optuna
+
+    from leaderboard import Store
+    from workloads import InputError
+
+    from .replay import Recorded
+    from .settings import searched_strategies
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with Store(storage, create=False) as store:
+        database = optuna.storages.RDBStorage(store.url)
+        try:
+            searched = searched_strategies(database, study)
+            if strategy is None and len(searched) > 1:
+                raise InputError(f"study {study!r} searched {', '.join(searched)}; choose one with --strategy")
+            name = strategy or searched[0]
+            recorded = Recorded.read(store, database, study, name)
+            yield recorded, optuna.load_study(study_name=f"{study}/{name}", storage=database)
+        finally:
+            database.remove_session()
+            database.engine.dispose()
+
+
+def _replayed(
+    recorded: Recorded,
+    surrogate: Surrogate,
+    evaluator: Evaluator,
+    setups: list[Setup],
+    seeds: range,
+    trials: int,
+    staging: Staging,
+) -> list[Run]:
+    """All simulations, with a bar on stderr: what is printed stays plain data."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from .replay import simulate
+
+    console = Console(stderr=True, highlight=False)
+    _train_dense(console, evaluator)
+    jobs = [(setup, seed) for setup in setups for seed in seeds]
+    return [
+        simulate(recorded, surrogate, evaluator, setup, trials=trials, seed=seed, staging=staging)
+        for setup, seed in track(jobs, "simulating", console=console, transient=True)
+    ]
+
+
+def _sampler(name: str, recorded: Recorded, trials: int) -> str:
+    """A sampler that there is; `auto` becomes the one that a search like this would take."""
+    from .samplers import check_sampler, choose_sampler
+
+    check_sampler(name)
+    if name != "auto":
+        return name
+    return choose_sampler(trials, len(recorded.settings.asking.objectives), recorded.table.median_training)
+
+
+def _counts(text: str) -> list[int]:
+    """Numbers of workers; raises `InputError` for anything else."""
+    from workloads import InputError
+
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"[1-9]\d{0,5}", part) for part in parts):
+        raise InputError(f"workers {text!r} are no whole numbers from 1 on; give one, or several such as 1,10,100")
+    return list(dict.fromkeys(map(int, parts)))
+
+
+def _check_file(path: Path) -> None:
+    """Raises `InputError` where nothing could be written to `path`: before the work is done, not after."""
+    from workloads import InputError
+
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise InputError(f"file {path} cannot be written: give a file name in a folder that exists")
 
 
 def _train_dense(console: Console, evaluator: Evaluator) -> None:

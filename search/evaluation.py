@@ -162,8 +162,8 @@ class Evaluator:
         A paused candidate lies in the cache folder until it is evaluated in full; where it is gone it is made again.
         """
         method, plan = strategy(job.strategy), Plan.from_json(job.plan)
-        path = checkpoint_path(job.study, job.strategy, job.trial, plan.digest)
-        compressed, state = self._taken_up(method, plan, path)
+        path, compressed = self._paused(job), method.compress(self.dense, plan)
+        state = resume(path, compressed, job.epochs if job.until is None else job.until)
         if job.until is None:
             entry = self._entry(job, method, plan, compressed, state)
             forget(path)
@@ -190,11 +190,11 @@ class Evaluator:
 
     def drop(self, job: Job) -> None:
         """Forgets a paused candidate that is not trained on."""
-        forget(checkpoint_path(job.study, job.strategy, job.trial, Plan.from_json(job.plan).digest))
+        forget(self._paused(job))
 
-    def _taken_up(self, method: Strategy, plan: Plan, path: Path) -> tuple[Compressed, TrainingState | None]:
-        compressed = method.compress(self.dense, plan)
-        return compressed, resume(path, compressed)
+    def _paused(self, job: Job) -> Path:
+        digest = Plan.from_json(job.plan).digest
+        return checkpoint_path(job.study, job.strategy, job.trial, digest, self.dense.digest, job.epochs)
 
     def _costed(self, compressed: Compressed, limits: Sequence[Limit]) -> tuple[Costed, dict[str, float]] | Report:
         """Costs on all targets, what is modelled first; a report where a limit is exceeded before the end."""

@@ -136,7 +136,7 @@ class Lane:
         stage: Stage = "cost" if report.exceeded or report.costed is None else "rung" if report.epochs else "screen"
         objectives = self.proposer.asking.objectives
         told = all(objective.value(report.known) is not None for objective in objectives)
-        found = values(report.known, objectives) if told and stage != "cost" else ()
+        found = () if stage == "cost" else values(report.known, objectives if told else ())
         proposal.steps += (Step(stage, report.epochs, found, seconds),)
         if report.exceeded:
             self._let_go(candidate, report, f"exceeds {', '.join(sorted(report.exceeded))}")
@@ -156,7 +156,8 @@ class Lane:
         found = values(Known.of(entry), self.proposer.asking.objectives)
         candidate.proposal.steps += (Step("full", job.epochs, found, seconds),)
         self.proposer.tell(candidate.proposal, entry)
-        candidate.known = Known.of(entry)
+        # Later candidates are compared with it by what is known of them, and no training of theirs has ended.
+        candidate.known = replace(Known.of(entry), training=None)
         candidate.job = replace(candidate.job, costed=None)  # thousands of samples that the entry holds now
         self._full.discard(job.trial)
 
@@ -215,7 +216,7 @@ class Lane:
         candidate = self._candidates[proposal.number]
         costed = Costed(notes["costed"]["network"], notes["costed"]["costs"])
         candidate.job = replace(candidate.job, costed=costed)
-        candidate.known = Known(notes["accuracy"], notes["figures"], notes["bytes"])
+        candidate.known = Known.from_plain(notes)
         candidate.untrained, candidate.rung = notes["untrained"], notes["rung"]
         self._full.discard(proposal.number)
         if candidate.rung < len(self.staging.rungs):
@@ -266,8 +267,6 @@ def _plain(candidate: _Candidate) -> dict[str, Any]:
     known, costed = candidate.known, candidate.job.costed
     assert known is not None and costed is not None
     return {
-        "accuracy": known.accuracy,
-        "figures": {target: dict(figures) for target, figures in known.figures.items()},
-        "bytes": known.bytes,
+        **known.plain(),
         "costed": {"network": costed.network, "costs": [dict(cost) for cost in costed.costs]},
     }

@@ -22,7 +22,8 @@ class Step:
     epochs: float
     """That the candidate had been trained for at the end of the step."""
     values: tuple[float, ...]
-    """Accuracy, then the objectives, as known at its end; objectives that were not known are left out with all."""
+    """Accuracy, then the objectives, as known at its end: the accuracy alone where an objective was not known yet, and
+    nothing where it was not asked for."""
     seconds: float
     """That the step took."""
 
@@ -39,7 +40,9 @@ class Record:
     ended: str = "full"
     """`full`, `paused`, or why it was rejected or failed."""
     notes: Mapping[str, Any] = field(default_factory=dict)
-    """Figures that a paused candidate is taken up with again."""
+    """What was known last of a candidate without an entry; a paused one is taken up with it again."""
+    failed: bool = False
+    """True where the job after the last step came to nothing."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` takes back."""
@@ -49,7 +52,8 @@ class Record:
     def from_json(cls, data: Mapping[str, Any]) -> Record:
         """The record of plain data."""
         steps = tuple(Step(s["stage"], s["epochs"], tuple(s["values"]), s["seconds"]) for s in data["steps"])
-        return cls(data["number"], dict(data["params"]), data["digest"], steps, data["ended"], dict(data["notes"]))
+        notes, failed = dict(data["notes"]), data.get("failed", False)
+        return cls(data["number"], dict(data["params"]), data["digest"], steps, data["ended"], notes, failed)
 
 
 def records(storage: optuna.storages.BaseStorage, study: str, strategy: str) -> list[Record]:

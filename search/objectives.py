@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cost_models import UNITS, CostModel
 from leaderboard import Entry
@@ -42,6 +43,16 @@ class Known:
         """All of an entry."""
         figures = {cost.target: {name: f.value for name, f in cost.figures.items()} for cost in entry.costs}
         return cls(ranking_accuracy(entry), figures, float(entry.bytes), entry.training.total_seconds)
+
+    def plain(self) -> dict[str, Any]:
+        """Plain data that `from_plain` takes back, without the seconds of a training that has not ended."""
+        figures = {target: dict(told) for target, told in self.figures.items()}
+        return {"accuracy": self.accuracy, "figures": figures, "bytes": self.bytes}
+
+    @classmethod
+    def from_plain(cls, data: Mapping[str, Any]) -> Known:
+        """What is known by plain data."""
+        return cls(data["accuracy"], data["figures"], data["bytes"])
 
 
 @dataclass(frozen=True)

@@ -62,11 +62,16 @@ def job(evaluator: Evaluator, name: str = "uniform", epochs: float = 2.0, **more
     return replace(Job("study", name, 0, "candidate", plan.to_json(), {}, epochs), **more)
 
 
+def paused(evaluator: Evaluator, asked: Job) -> Path:
+    plan = Plan.from_json(asked.plan).digest
+    return checkpoint_path(asked.study, asked.strategy, asked.trial, plan, evaluator.dense.digest, asked.epochs)
+
+
 @pytest.mark.parametrize("name", ["uniform", "sentei+int", "snip"])
 def test_in_stages_it_is_the_same_entry(evaluator: Evaluator, name: str) -> None:
     asked = job(evaluator, name)
     at_once = evaluator.run(asked)
-    path = checkpoint_path("study", name, 0, Plan.from_json(asked.plan).digest)
+    path = paused(evaluator, asked)
     costed = None
     for until in (0.0, 0.5, 1.0):
         report = evaluator.run(replace(asked, until=until, costed=costed))
@@ -84,7 +89,7 @@ def test_in_stages_it_is_the_same_entry(evaluator: Evaluator, name: str) -> None
 def test_a_paused_candidate_that_is_lost_or_damaged_is_trained_again(evaluator: Evaluator) -> None:
     asked = job(evaluator)
     at_once = evaluator.run(asked)
-    path = checkpoint_path("study", "uniform", 0, Plan.from_json(asked.plan).digest)
+    path = paused(evaluator, asked)
     for damage in (
         lambda: path.unlink(),
         lambda: path.write_bytes(path.read_bytes()[:-9]),
@@ -111,6 +116,17 @@ def test_an_untrained_candidate_is_judged_near_its_accuracy(evaluator: Evaluator
     report = evaluator.run(job(evaluator, "dense", until=0.0))
     assert isinstance(report, Report)
     assert report.known.accuracy == pytest.approx(evaluator.dense.validation.primary, abs=0.03)
+
+
+def test_what_another_study_of_the_name_has_left_behind_is_not_taken_up(evaluator: Evaluator) -> None:
+    asked = job(evaluator)
+    fresh = evaluator.run(replace(asked, until=0.5))
+    evaluator.run(replace(asked, until=1.5))
+    again = evaluator.run(replace(asked, until=0.5))  # the network on disk has been trained for longer
+    assert isinstance(fresh, Report) and isinstance(again, Report) and again.known == fresh.known
+    shorter = replace(asked, epochs=1.0, until=0.5)  # another schedule of the learning rate
+    assert paused(evaluator, shorter) != paused(evaluator, asked)
+    evaluator.drop(asked)
 
 
 # Campaigns

@@ -1,0 +1,106 @@
+"""Under what a strategy was searched: kept with its study, so that a replay begins where the search did."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import optuna
+
+from strategies import Choice, Family, Space
+from workloads import InputError
+
+from .bridge import Asking
+from .evaluation import Subject
+from .lane import Staging
+from .objectives import Limit, Objective
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides which plans a strategy tries, as plain data: a machine without the targets can read it."""
+
+    subject: Subject
+    asking: Asking
+    staging: Staging
+    trials: int
+    """Full evaluations that were asked for when the study was begun or resumed last."""
+    epochs: tuple[float, float]
+    """Of a full evaluation from the trained network, and from initial weights."""
+    widths: frozenset[int]
+    """Integer widths that some target runs as they are."""
+    space: Space
+    options: Mapping[str, bool | float] = field(default_factory=dict)
+    """Knobs that all trials share."""
+
+    def to_json(self) -> str:
+        """What `from_json` takes back."""
+        return json.dumps(asdict(self) | {"widths": sorted(self.widths)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Settings:
+        """The settings that `to_json` wrote."""
+        data: dict[str, Any] = json.loads(text)
+        asking, staging = data["asking"], data["staging"]
+        limits = tuple(
+            Limit(None if told["objective"] is None else Objective(**told["objective"]), told["bound"])
+            for told in asking["limits"]
+        )
+        objectives = tuple(Objective(**told) for told in asking["objectives"])
+        return cls(
+            subject=Subject(**data["subject"]),
+            asking=Asking(**asking | {"objectives": objectives, "limits": limits}),
+            staging=Staging(**staging | {"rungs": tuple(staging["rungs"])}),
+            trials=data["trials"],
+            epochs=(data["epochs"][0], data["epochs"][1]),
+            widths=frozenset(data["widths"]),
+            space=_space(data["space"]),
+            options=data["options"],
+        )
+
+
+def keep_settings(storage: optuna.storages.BaseStorage, study: str, strategy: str, settings: Settings) -> None:
+    """Writes the settings into the study of a strategy, in the place of those of an earlier run."""
+    optuna.load_study(study_name=f"{study}/{strategy}", storage=storage).set_user_attr(_NAME, settings.to_json())
+
+
+def settings_of(storage: optuna.storages.BaseStorage, study: str, strategy: str) -> Settings:
+    """The settings of a strategy's study; raises `InputError` where there is no such study, or an older one."""
+    known = searched_strategies(storage, study)
+    if strategy not in known:
+        raise InputError(f"study {study!r} has no strategy {strategy!r}; searched were {', '.join(known)}")
+    text = optuna.load_study(study_name=f"{study}/{strategy}", storage=storage).user_attrs.get(_NAME)
+    if text is None:
+        raise InputError(
+            f"study {study!r} was searched before settings were kept; run it once more with --resume, which adds them"
+        )
+    return Settings.from_json(text)
+
+
+def searched_strategies(storage: optuna.storages.BaseStorage, study: str) -> list[str]:
+    """Strategies that have a study under this name, sorted; raises `InputError` where none has."""
+    names = [name.rpartition("/") for name in optuna.get_all_study_names(storage)]
+    found = sorted(strategy for prefix, _, strategy in names if prefix == study)
+    if not found:
+        others = sorted({prefix for prefix, _, _ in names if prefix})
+        told = f"; there are {', '.join(others)}" if others else ""
+        raise InputError(f"there is no study {study!r} in this storage{told}")
+    return found
+
+
+def _space(data: Mapping[str, Any]) -> Space:
+    choices = tuple(Choice(**told | {"levels": tuple(told["levels"])}) for told in data["choices"])
+    families = tuple(
+        Family(
+            **told
+            | {"levels": tuple(told["levels"]), "members": tuple(told["members"])}
+            | {"profile": told["profile"] and tuple(tuple(row) for row in told["profile"])}
+        )
+        for told in data["families"]
+    )
+    return Space(choices, families, data["ladder_knob"])
+
+
+_NAME = "settings"

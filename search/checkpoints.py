@@ -49,7 +49,8 @@ def pause(path: Path, compressed: Compressed, state: TrainingState) -> None:
 def resume(path: Path, compressed: Compressed, until: float) -> TrainingState | None:
     """Fills the freshly compressed network with the paused one's weights and masks.
 
-    None where there is no whole file, or one of a network that was trained for more than `until` epochs already. Who gets None trains from the start: the result is the same, for training in parts equals training at once.
+    None where there is no whole file, or one of a network that was trained for more than `until` epochs already. Who
+    gets None trains from the start: the result is the same, for training in parts equals training at once.
     """
     try:
         with safetensors.safe_open(path, "pt") as file:

@@ -149,7 +149,7 @@ def search(
         campaign = replace(campaign, options={**campaign.options, "straight_through": True})
     with Store(storage) as store:
         if dry_run:
-            _print_plan(console, campaign, evaluator, trials, workers)
+            _print_plan(console, campaign, evaluator, trials, workers, stages)
             return
         console.print(f"study [bold]{campaign.name}[/] in {store.name}")
         _train_dense(console, evaluator)
@@ -545,7 +545,8 @@ def _trial_line(entry: Entry) -> str:
     for cost in entry.costs:
         if cost.speedup and cost.speedup.value is not None:
             interval = f" ({cost.speedup.low:.2f}–{cost.speedup.high:.2f})" if cost.speedup.low is not None else ""
-            parts.append(f"{cost.speedup.value:5.2f}×{interval}{' unstable' if cost.unstable else ''}")
+            where = f" {cost.target}" if len(entry.costs) > 1 else ""
+            parts.append(f"{cost.speedup.value:5.2f}×{interval}{where}{' unstable' if cost.unstable else ''}")
     parts.append(f"{entry.parameters:,} parameters  {entry.macs / 1e6:.2f} MMAC  {entry.training.seconds:.1f} s tuning")
     return "  ".join(parts)
 
@@ -561,11 +562,13 @@ def _front_line(store: Store, entry: Entry) -> str:
     return "searching"
 
 
-def _print_plan(console: Console, campaign: Campaign, evaluator: Evaluator, trials: int, workers: int) -> None:
+def _print_plan(
+    console: Console, campaign: Campaign, evaluator: Evaluator, trials: int, workers: int, stages: str
+) -> None:
     """What would be done, and how long by the training speed of a few batches on this machine."""
     from strategies import strategy as by_name
 
-    from .campaign import CONTROLS
+    from .campaign import CONTROLS, asking_of
     from .estimate import estimate_seconds
 
     estimate = estimate_seconds(evaluator)
@@ -582,6 +585,11 @@ def _print_plan(console: Console, campaign: Campaign, evaluator: Evaluator, tria
             )
     console.print(f"controls    {', '.join(CONTROLS)}")
     console.print(f"targets     {', '.join(campaign.targets)}")
+    asking = asking_of(campaign, list(evaluator.models.values()), trials, None)
+    console.print(f"objectives  accuracy, {', '.join(map(str, asking.objectives))}", soft_wrap=True)
+    if campaign.limits:
+        console.print(f"limits      {', '.join(campaign.limits)}")
+    console.print(f"sampler     {campaign.sampler}; stages {stages}")
     console.print(
         f"dense       {'in the cache' if estimate.dense == 0 else f'to be trained, about {estimate.dense:.0f} s'}"
     )

@@ -270,7 +270,7 @@ def explain(
     strategy: Annotated[
         str | None, typer.Option(help="Strategy whose search is explained; needed where the study has several.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for pictures: front.png and importances.png.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for pictures: front, importances, sensitivity.")] = None,
     format: Format = "table",
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
@@ -280,9 +280,13 @@ def explain(
     """
     from rich.console import Console
 
+    from strategies import strategy as by_name
+    from workloads import InputError
+
     from . import render
-    from .explain import by_weight, fanova, front, importances, saved, stages
-    from .pictures import check_folder, draw_front, draw_importances
+    from .evaluation import Evaluator
+    from .explain import by_weight, fanova, front, importances, saved, sensitivity, stages
+    from .pictures import check_folder, draw_front, draw_importances, draw_sensitivity
     from .surrogate import FEWEST_ROWS
 
     if out is not None:
@@ -292,6 +296,15 @@ def explain(
         with Console(stderr=True).status("weighing layers and knobs"):
             found = importances(table, space, objectives)
             knobs = fanova(optuna_study, objectives)
+    lost, unseen = {}, ""
+    if recorded.guide is not None:
+        settings = recorded.settings
+        try:
+            with Console(stderr=True).status("which layers are sensitive"):
+                dense = Evaluator(settings.subject, []).dense
+                lost = sensitivity(dense, by_name(recorded.strategy), settings.widths)
+        except InputError as error:  # a study may be explained where its data are not
+            unseen = f"which layers are sensitive cannot be told here: {error}"
     best, passed, spared = front(table, objectives), stages(table), saved(table)
     written = []
     if out is not None:
@@ -300,8 +313,11 @@ def explain(
         if found:
             draw_importances(found, out / "importances.png")
             written.append(out / "importances.png")
+        if lost:
+            draw_sensitivity(lost, out / "sensitivity.png")
+            written.append(out / "sensitivity.png")
     if format == "json":
-        told = render.explain_json(found, knobs, best, objectives, space, passed, spared)
+        told = render.explain_json(found, knobs, best, objectives, space, passed, spared, lost)
         typer.echo(json.dumps(told, indent=1, ensure_ascii=False))
         return
     console = Console(highlight=False, markup=False)
@@ -317,6 +333,12 @@ def explain(
         console.print(
             f"which layers matter cannot be said from {len(table.full)} full evaluations; {FEWEST_ROWS} are needed"
         )
+    if lost:
+        console.print("\nsensitivity: increase of the loss where one layer alone is at its lowest level, untrained")
+        for line in render.sensitivity_lines(lost):
+            console.print(line, soft_wrap=True)
+    if unseen:
+        console.print(unseen, style="yellow", soft_wrap=True)
     console.print(f"\nthe front: {len(best)} of {len(table.full)} networks that no other beats")
     console.print(render.front_grid(best, objectives, space, by_weight(found)[: render.MAIN_LEVELS]))
     console.print("\nwhere candidates were let go")

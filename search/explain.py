@@ -14,8 +14,10 @@ from scipy.stats import spearmanr
 from sklearn.model_selection import KFold
 
 from leaderboard import non_dominated
-from strategies import Space
+from strategies import Space, Strategy
+from workloads import Dense, Progress
 
+from .families import understood
 from .objectives import Objective, values
 from .surrogate import FEWEST_ROWS, FOLDS, levels, rank_correlation, regressor
 from .table import FULL, START, Row, Table
@@ -33,6 +35,17 @@ class Matters:
     """Of all that permuting one level or another adds to the squared error on held-out rows; 0…1."""
     spearman: float | None
     """Rank correlation between level and value; None where the level never changed."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Increase of the loss where one member alone is at a level, before any training."""
+
+    members: tuple[str, ...]
+    levels: np.ndarray
+    """Ascending, (levels,)."""
+    losses: np.ndarray
+    """In nats, (members, levels)."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,23 @@ class Saved:
     def net(self) -> float:
         """Avoided, less what was spent on those let go."""
         return self.avoided - self.spent_on_let_go
+
+
+def sensitivity(
+    dense: Dense, method: Strategy, widths: frozenset[int], progress: Progress | None = None
+) -> dict[str, Losses]:
+    """Family → what its members lose before any training; from the cache where the search has measured it.
+
+    Of the families that a guide understands, which may be none.
+    """
+    parts = understood(dense, method, method.space(dense, widths))
+    found = {}
+    for part in parts:
+        curves = part.curves(dense, progress or (lambda done, steps: None))
+        levels = np.array(part.family.levels, dtype=float)
+        losses = np.array([curves[member].loss_at(levels) for member in part.family.members])
+        found[part.family.name] = Losses(part.family.members, levels, losses)
+    return found
 
 
 def importances(table: Table, space: Space, objectives: Sequence[Objective]) -> list[Importance]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from workloads import InputError
 
-from .explain import Importance, by_weight, front, stage_name
+from .explain import Importance, Losses, by_weight, front, stage_name
 from .objectives import Objective
 from .render import SHOWN_LEVELS, quantity
 from .table import FULL, START, Row, Table
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _INK, _FAINT = "#1d2733", "#9aa5b1"
 _FULL, _FRONT, _DENSE = "#4c78a8", "#d1495b", "#1d2733"
 _STAGES = ("#b8792c", "#8f6bb3", "#3a8f6d", "#2f8fa3")
+FAINTEST = 1e-3
+"""Increase of the loss in nats from which a map of sensitivity shows it."""
 _MARKS = ("x", "v", "s", "D")
 
 
@@ -71,6 +73,25 @@ def draw_importances(found: Sequence[Importance], path: Path) -> None:
             trust = "–" if one.trust is None else f"{one.trust:.2f}"
             axes.set_title(f"{one.value}\n{one.rows} networks, surrogate's rank correlation {trust}", fontsize=8.5)
             axes.grid(axis="x", alpha=0.3)
+
+
+def draw_sensitivity(found: Mapping[str, Losses], path: Path) -> None:
+    """A map for every family, members downwards in network order and levels across; darker loses more."""
+    from matplotlib.colors import LogNorm
+
+    tallest = max(len(one.members) for one in found.values())
+    most = max(float(one.losses.max()) for one in found.values())
+    with _figure(2.0 + 3.6 * len(found), 1.4 + 0.22 * tallest, path) as figure:
+        panels = figure.subplots(1, len(found), squeeze=False)[0]
+        for axes, (name, one) in zip(panels, found.items(), strict=True):
+            scale = LogNorm(FAINTEST, max(most, 10 * FAINTEST), clip=True)
+            shown = axes.imshow(one.losses, cmap="YlOrRd", aspect="auto", norm=scale)
+            axes.set_yticks(range(len(one.members)), one.members, fontsize=7)
+            every = max(1, len(one.levels) // 8)
+            axes.set_xticks(range(0, len(one.levels), every), [f"{level:g}" for level in one.levels[::every]])
+            axes.set_xlabel(name)
+        bar = figure.colorbar(shown, ax=list(panels), shrink=0.9)
+        bar.set_label("increase of the loss, untrained", fontsize=7)
 
 
 @contextmanager

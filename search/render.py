@@ -10,7 +10,7 @@ from rich.table import Table as Grid
 
 from strategies import Space
 
-from .explain import Importance, Saved, Stage, by_weight
+from .explain import Importance, Losses, Saved, Stage, by_weight
 from .objectives import Objective, values
 from .replay import Mean, Run, Summary
 from .surrogate import Fit, levels
@@ -106,6 +106,17 @@ def stage_grid(stages: Sequence[Stage]) -> Grid:
     return grid
 
 
+def sensitivity_lines(found: Mapping[str, Losses]) -> list[str]:
+    """Which members of every family lose most and least where they alone are at its lowest level."""
+    lines = []
+    for name, one in found.items():
+        order = np.argsort(-one.losses[:, 0], kind="stable")
+        told = [f"{one.members[place]} +{one.losses[place, 0]:.2g}" for place in order]
+        shown = told if len(told) <= 2 * MAIN_LEVELS else [*told[:MAIN_LEVELS], "…", *told[-MAIN_LEVELS:]]
+        lines.append(f"{name} {one.levels[0]:g}: {', '.join(shown)}")
+    return lines
+
+
 def saved_line(saved: Saved) -> str:
     """What letting go has saved, in one sentence."""
     if not saved.let_go:
@@ -157,6 +168,7 @@ def explain_json(
     space: Space,
     stages: Sequence[Stage],
     saved: Saved,
+    lost: Mapping[str, Losses],
 ) -> dict[str, Any]:
     """What `explain` prints, with all levels of the front's networks."""
     names = [matters.level for matters in found[0].levels] if found else []
@@ -174,6 +186,13 @@ def explain_json(
         ],
         "stages": [{**vars(stage), "stop": None if stage.stop == FULL else stage.stop} for stage in stages],
         "saved": {**vars(saved), "net": saved.net},
+        "sensitivity": {
+            name: {
+                "levels": one.levels.tolist(),
+                "loss": dict(zip(one.members, one.losses.tolist(), strict=True)),
+            }
+            for name, one in lost.items()
+        },
     }
 
 

@@ -11,9 +11,12 @@ import pytest
 import shrinkboard
 from leaderboard import Entry
 from search import Job
-from search.explain import Stage, fanova, front, importances, permutation_shares, saved, stages
+from search.explain import Stage, fanova, front, importances, permutation_shares, saved, sensitivity, stages
 from search.log import Record, Step
 from search.objectives import Objective
+from search.pictures import draw_sensitivity
+from search.render import sensitivity_lines
+from search.sensitivity import width_sensitivity
 from search.table import FULL, Table
 from strategies import strategy
 from workloads import Dense
@@ -131,6 +134,20 @@ def test_a_front_is_what_no_other_network_beats(file: Path) -> None:
     ]
     assert sorted(found) == sorted(expected)
     assert [points[d][0] for d in found] == sorted((points[d][0] for d in found), reverse=True)
+
+
+def test_sensitivity_is_the_table_of_the_guide_in_words_and_as_a_picture(digits: Dense, tmp_path: Path) -> None:
+    found = sensitivity(digits, strategy("l1+int"), frozenset({4, 8}))
+    assert found.keys() == {"keep", "weight_bits", "activation_bits"}
+    curves, keep = width_sensitivity(digits), found["keep"]
+    for member, losses in zip(keep.members, keep.losses, strict=True):
+        assert losses.tolist() == curves[member].loss_at(keep.levels).tolist()
+    lines = sensitivity_lines(found)
+    most = max(keep.members, key=lambda member: curves[member].loss[0])
+    assert lines[0].startswith(f"keep 0.1: {most} +") and len(lines) == 3
+    draw_sensitivity(found, tmp_path / "map.png")
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    assert sensitivity(digits, strategy("uniform"), frozenset({8})) == {}
 
 
 def explained(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple:

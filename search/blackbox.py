@@ -46,7 +46,7 @@ class Blackbox:
             exceeded = exceeded_limits(known, job.limits)
             if exceeded:
                 return Report(0.0, known, exceeded)
-        return Report(epochs, known, costed=job.costed or Costed("", ()))
+        return Report(epochs, known, costed=job.costed or Costed("", (), known.bytes))
 
     def _entry(self, job: Job, row: Row | None, x: np.ndarray) -> Entry:
         recorded = row.entry if row else None

@@ -102,6 +102,8 @@ class Costed:
 
     network: str
     costs: Sequence[Mapping[str, Any]]
+    bytes: float
+    """Of the network as it is stored."""
 
 
 @dataclass(frozen=True)
@@ -173,9 +175,7 @@ class Evaluator:
             found = self._costed(compressed, job.limits)
             if isinstance(found, Report):
                 return found
-            costed, counts = found
-        else:
-            counts = self._counts(compressed)
+            costed = found
         if job.until > 0:
             left = job.until - (state.epochs_done if state else 0.0)
             if left > 0:
@@ -185,7 +185,7 @@ class Evaluator:
             accuracy = self._simulated(compressed, self.dense.splits.validation)
         else:
             accuracy = self._proxy(method, compressed)
-        known = Known(accuracy, _figures(costed.costs), counts["memory"])
+        known = Known(accuracy, _figures(costed.costs), costed.bytes)
         return Report(job.until, known, costed=costed)
 
     def drop(self, job: Job) -> None:
@@ -196,10 +196,10 @@ class Evaluator:
         digest = Plan.from_json(job.plan).digest
         return checkpoint_path(job.study, job.strategy, job.trial, digest, self.dense.digest, job.epochs)
 
-    def _costed(self, compressed: Compressed, limits: Sequence[Limit]) -> tuple[Costed, dict[str, float]] | Report:
+    def _costed(self, compressed: Compressed, limits: Sequence[Limit]) -> Costed | Report:
         """Costs on all targets, what is modelled first; a report where a limit is exceeded before the end."""
         deployed = self.deployable(compressed)
-        counts = self._counts(compressed, deployed)
+        counts = self._counts(deployed)
         costs: dict[str, dict[str, Any]] = {}
         known = Known(0.0, {}, counts["memory"])
         for model in [None, *sorted(self.models.values(), key=lambda model: model.kind == "measured")]:
@@ -209,15 +209,14 @@ class Evaluator:
             exceeded = exceeded_limits(known, limits)
             if exceeded:
                 return Report(0.0, known, exceeded)
-        return Costed(_digest(deployed.network), [costs[name] for name in self.models]), counts
+        return Costed(_digest(deployed.network), [costs[name] for name in self.models], counts["memory"])
 
-    def _counts(self, compressed: Compressed, deployed: Deployable | None = None) -> dict[str, float]:
-        deployed = deployed or self.deployable(compressed)
+    def _counts(self, deployed: Deployable) -> dict[str, float]:
         return _values(target("counts").cost(deployed, Reference(self.reference_network, None)))
 
     @cached_property
     def _dense_counts(self) -> dict[str, float]:
-        return _values(target("counts").cost(self.reference_network, Reference(self.reference_network, None)))
+        return self._counts(self.reference_network)
 
     def _simulated(self, compressed: Compressed, split: Split) -> float:
         """Accuracy on a split with the number formats simulated."""
@@ -244,7 +243,7 @@ class Evaluator:
         deployed = self.deployable(compressed)
         simulated = Simulated(deployed.module, compressed.formats, deployed.calibration)
         validation = evaluate(simulated, subject.splits.validation, subject.workload)
-        counts, dense_counts = self._counts(compressed, deployed), self._dense_counts
+        counts, dense_counts = self._counts(deployed), self._dense_counts
         known = job.costed if job.costed and job.costed.network == _digest(deployed.network) else None
         costs = (
             [dict(cost) for cost in known.costs] if known else [self._cost(m, deployed) for m in self.models.values()]

@@ -214,7 +214,7 @@ class Lane:
     def _take_up(self, proposal: Proposal, notes: Mapping[str, Any]) -> None:
         self._first(proposal)
         candidate = self._candidates[proposal.number]
-        costed = Costed(notes["costed"]["network"], notes["costed"]["costs"])
+        costed = Costed(notes["costed"]["network"], notes["costed"]["costs"], notes["bytes"])
         candidate.job = replace(candidate.job, costed=costed)
         candidate.known = Known.from_plain(notes)
         candidate.untrained, candidate.rung = notes["untrained"], notes["rung"]

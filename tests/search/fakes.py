@@ -80,7 +80,7 @@ class FakeEvaluator(Evaluator):
             figures = {"counts": {"parameters": 1000 * size, "macs": 1000 * size, "bit_operations": 1024000 * size}}
             known = Known(self.accuracy(size, job.until / job.epochs), figures, 4000 * size)
             exceeded = exceeded_limits(known, job.limits)
-            return Report(job.until, known, exceeded, None if exceeded else Costed("", []))
+            return Report(job.until, known, exceeded, None if exceeded else Costed("", [], 4000 * size))
         return Entry.create(
             workload="digits/cnn",
             strategy=job.strategy,

@@ -25,7 +25,7 @@ from .guide import Guide, make_guide
 from .lane import Lane, Staging
 from .objectives import Limit, Objective, default_objectives, parse_limit, parse_objective
 from .samplers import check_sampler, choose_sampler
-from .settings import Settings, keep_settings
+from .settings import Settings, check_resumed, keep_settings
 
 CONTROLS = ("dense", "dense+int")
 """Evaluated once in every campaign, without tuning, beside the trials: the dense network in fp32 and in int8."""
@@ -270,6 +270,7 @@ def _lanes(
     for name in campaign.strategies:
         known = [entry for entry in entries if entry.strategy == name and entry.role == "candidate"]
         method = strategy(name)
+        check_resumed(storage, campaign.name, name, asking)
         try:
             proposer = Proposer(
                 campaign.name,

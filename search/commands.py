@@ -388,7 +388,7 @@ def strategies(context: typer.Context, format: Format = "table") -> None:
 
 @strategies_app.command()
 def check(name: Annotated[str, typer.Argument(help="Name of the strategy, PRUNER+FORMAT too.")]) -> None:
-    """Runs the contract test on one strategy, on digits/cnn; ends with code 2 and one line where it is broken.
+    """Runs the contract test on one strategy, on a small residual network; ends with code 2 and one line where it is broken.
 
     Example: shrinkboard strategies check pca_l1+int
     """

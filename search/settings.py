@@ -66,6 +66,33 @@ def keep_settings(storage: optuna.storages.BaseStorage, study: str, strategy: st
     optuna.load_study(study_name=f"{study}/{strategy}", storage=storage).set_user_attr(_NAME, settings.to_json())
 
 
+def check_resumed(storage: optuna.storages.BaseStorage, study: str, strategy: str, asking: Asking) -> None:
+    """Raises `InputError` where the study of a strategy exists and was searched for something else."""
+    name = f"{study}/{strategy}"
+    if name not in optuna.get_all_study_names(storage):
+        return
+    text = optuna.load_study(study_name=name, storage=storage).user_attrs.get(_NAME)
+    if text is None:
+        return
+    before = Settings.from_json(text).asking
+    pairs = (
+        ("--objective", before.objectives, asking.objectives),
+        ("--limit", before.limits, asking.limits),
+        ("a space laid out as", (before.layout,), (asking.layout,)),
+    )
+    for option, then, now in pairs:
+        if then != now:
+            told = [", ".join(_told(one) for one in some) or "none" for some in (then, now)]
+            raise InputError(
+                f"study {study!r} was searched with {option} {told[0]}, not {told[1]}; resume it so, or choose another "
+                "--study"
+            )
+
+
+def _told(one: object) -> str:
+    return f"{one}={one.bound:g}" if isinstance(one, Limit) else str(one)
+
+
 def settings_of(storage: optuna.storages.BaseStorage, study: str, strategy: str) -> Settings:
     """The settings of a strategy's study; raises `InputError` where there is no such study, or an older one."""
     known = searched_strategies(storage, study)

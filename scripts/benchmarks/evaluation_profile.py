@@ -3,8 +3,8 @@
     python scripts/benchmarks/evaluation_profile.py --checkpoint FILE --out docs/results/evaluation_profile
 
 One candidate, half of the widths in int8, of a workload (default cifar10/resnet20) on `cpu-onnxruntime`. Stages are
-timed one by one as a search runs them; a training step is split by what torch and we spend it on; epochs in fp32 and bf16,
-channels last, and fp32 channels first are timed by turns on the same batches, so that their ratios count.
+timed one by one as a search runs them; a training step is split by what torch and we spend it on; steps in fp32 and
+bf16, channels last, and in fp32, channels first, are timed by turns on the same batch, so that their ratios count.
 """
 
 from __future__ import annotations

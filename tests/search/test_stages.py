@@ -251,6 +251,22 @@ def test_auto_takes_the_sampler_that_suits() -> None:
     assert choose_sampler(50, 4, 300.0) == choose_sampler(50, 1, 2.0) == choose_sampler(50, 1, None) == "tpe"
 
 
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"objectives": ("bytes",)}, "--objective bit_operations@counts, not bytes"),
+        ({"limits": ("drop=1",)}, "--limit none, not drop=1"),
+        ({"layout": "flat"}, "laid out as levels, not flat"),
+    ],
+)
+def test_a_study_is_not_resumed_for_something_else(store: Store, digits: Dense, changed: dict, told: str) -> None:
+    run(store, FakeEvaluator(digits), trials=2)
+    with pytest.raises(InputError, match=told) as refusal:
+        run(store, FakeEvaluator(digits), trials=3, resume=True, campaign=campaign(**changed))
+    assert "\n" not in str(refusal.value)
+    assert run(store, FakeEvaluator(digits), trials=3, resume=True).finished == 1
+
+
 def test_an_unknown_sampler_is_refused(store: Store, digits: Dense) -> None:
     with pytest.raises(InputError, match=r"sampler 'annealing' is unknown; allowed: auto, tpe, gp, nsga2, random, qmc"):
         run(store, FakeEvaluator(digits), campaign=campaign(sampler="annealing"))

@@ -25,7 +25,7 @@ from .guide import Guide, make_guide
 from .lane import Lane, Staging
 from .objectives import Limit, Objective, default_objectives, parse_limit, parse_objective
 from .samplers import check_sampler, choose_sampler
-from .settings import Settings, check_resumed, keep_settings
+from .settings import Settings, check_resumed, keep_settings, kept_settings
 
 CONTROLS = ("dense", "dense+int")
 """Evaluated once in every campaign, without tuning, beside the trials: the dense network in fp32 and in int8."""
@@ -231,6 +231,13 @@ def rewarded_widths(models: Sequence[CostModel]) -> frozenset[int]:
     return frozenset(
         bits for bits, form in formats.items() if any(model.executed(form, form) == (form, form) for model in models)
     )
+
+
+def settings_before(store: Store, study: str) -> Settings | None:
+    """Under what the first strategy of a study was searched; None where there is no such study, or an older one."""
+    with _optuna_storage(store) as storage:
+        names = sorted(name for name in optuna.get_all_study_names(storage) if name.rpartition("/")[0] == study)
+        return kept_settings(storage, names[0]) if names else None
 
 
 def asking_of(campaign: Campaign, models: Sequence[CostModel], trials: int, seconds: float | None) -> Asking:

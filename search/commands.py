@@ -116,7 +116,7 @@ def search(
 
     from leaderboard import Store
 
-    from .campaign import Campaign, asking_of, run_campaign
+    from .campaign import Campaign, asking_of, run_campaign, settings_before
     from .estimate import tuning_seconds
     from .evaluation import Evaluator, Subject
     from .lane import staging_of
@@ -153,7 +153,13 @@ def search(
             return
         console.print(f"study [bold]{campaign.name}[/] in {store.name}")
         _train_dense(console, evaluator)
-        layout, staging = staging_of(stages, tuning_seconds(evaluator, campaign.epochs))
+        # What pays was decided when the study was begun: a second estimate might fall on the other side.
+        before = settings_before(store, campaign.name) if resume and stages == "auto" else None
+        layout, staging = (
+            (before.asking.layout, before.staging)
+            if before
+            else staging_of(stages, tuning_seconds(evaluator, campaign.epochs))
+        )
         campaign = replace(campaign, layout=layout, staging=staging)
         left = None if budget is None else max(0.0, budget - (time.monotonic() - started))
         with _progress(console, trials * len(names), campaign, store) as listen:
@@ -388,7 +394,7 @@ def strategies(context: typer.Context, format: Format = "table") -> None:
 
 @strategies_app.command()
 def check(name: Annotated[str, typer.Argument(help="Name of the strategy, PRUNER+FORMAT too.")]) -> None:
-    """Runs the contract test on one strategy, on a small residual network; ends with code 2 and one line where it is broken.
+    """Runs the contract test on a strategy, on a small residual network; ends with code 2 and one line at a breach.
 
     Example: shrinkboard strategies check pca_l1+int
     """

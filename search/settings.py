@@ -69,12 +69,10 @@ def keep_settings(storage: optuna.storages.BaseStorage, study: str, strategy: st
 def check_resumed(storage: optuna.storages.BaseStorage, study: str, strategy: str, asking: Asking) -> None:
     """Raises `InputError` where the study of a strategy exists and was searched for something else."""
     name = f"{study}/{strategy}"
-    if name not in optuna.get_all_study_names(storage):
+    kept = kept_settings(storage, name) if name in optuna.get_all_study_names(storage) else None
+    if kept is None:
         return
-    text = optuna.load_study(study_name=name, storage=storage).user_attrs.get(_NAME)
-    if text is None:
-        return
-    before = Settings.from_json(text).asking
+    before = kept.asking
     pairs = (
         ("--objective", before.objectives, asking.objectives),
         ("--limit", before.limits, asking.limits),
@@ -98,12 +96,18 @@ def settings_of(storage: optuna.storages.BaseStorage, study: str, strategy: str)
     known = searched_strategies(storage, study)
     if strategy not in known:
         raise InputError(f"study {study!r} has no strategy {strategy!r}; searched were {', '.join(known)}")
-    text = optuna.load_study(study_name=f"{study}/{strategy}", storage=storage).user_attrs.get(_NAME)
-    if text is None:
+    kept = kept_settings(storage, f"{study}/{strategy}")
+    if kept is None:
         raise InputError(
             f"study {study!r} was searched before settings were kept; run it once more with --resume, which adds them"
         )
-    return Settings.from_json(text)
+    return kept
+
+
+def kept_settings(storage: optuna.storages.BaseStorage, name: str) -> Settings | None:
+    """The settings of the study of that name in the storage; None where it is older than settings are."""
+    text = optuna.load_study(study_name=name, storage=storage).user_attrs.get(_NAME)
+    return None if text is None else Settings.from_json(text)
 
 
 def searched_strategies(storage: optuna.storages.BaseStorage, study: str) -> list[str]:

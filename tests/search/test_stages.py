@@ -12,6 +12,7 @@ import pytest
 from cost_models import Frozen
 from leaderboard import Entry, Store
 from search import Campaign, Evaluator, Job, Staging, Subject, Summary, run_campaign
+from search.campaign import settings_before
 from search.checkpoints import checkpoint_path
 from search.evaluation import Report
 from search.lane import RUNGS, staging_of
@@ -265,6 +266,13 @@ def test_a_study_is_not_resumed_for_something_else(store: Store, digits: Dense, 
         run(store, FakeEvaluator(digits), trials=3, resume=True, campaign=campaign(**changed))
     assert "\n" not in str(refusal.value)
     assert run(store, FakeEvaluator(digits), trials=3, resume=True).finished == 1
+
+
+def test_what_a_study_was_begun_with_is_known_when_it_goes_on(store: Store, digits: Dense) -> None:
+    assert settings_before(store, "s") is None
+    run(store, FakeEvaluator(digits), trials=2)
+    before = settings_before(store, "s")
+    assert before is not None and (before.asking.layout, before.staging) == ("levels", FULL)
 
 
 def test_an_unknown_sampler_is_refused(store: Store, digits: Dense) -> None:

@@ -210,6 +210,8 @@ class Loop:
                 self.summary.finished += 1
             else:
                 lane.took(job, outcome, seconds)
+                if lane.given_up:
+                    self.summary.given_up[job.strategy] = lane.given_up
         if isinstance(outcome, Entry):
             self.listen(outcome, "")
 
@@ -219,8 +221,7 @@ class Loop:
             lane.failed(job, failure.reason)
             self.failures_in_a_row[job.strategy] += 1
             if failure.bad_input or self.failures_in_a_row[job.strategy] >= GIVE_UP:
-                lane.given_up = True
-                self.summary.given_up[job.strategy] = failure.reason
+                lane.given_up = self.summary.given_up[job.strategy] = failure.reason
         line = f"{job.strategy} trial {job.trial} failed: {failure.reason}"
         self.listen(None, f"{line}\n  plan: {json.dumps(dict(job.plan))}\n{failure.details}".rstrip())
 

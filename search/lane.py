@@ -27,6 +27,8 @@ from .screening import IMAGES, clearly_beaten
 
 RUNGS = (1 / 9, 1 / 3)
 """Fractions of the full training after which candidates are compared."""
+IN_A_ROW = 200
+"""Candidates let go one after the other after which there is taken to be none that would stay."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,8 @@ class Lane:
     epochs: tuple[float, float]
     """Of a full evaluation from the trained network, and from initial weights."""
     staging: Staging
-    given_up: bool = False
-    """True where nothing more is to be tried."""
+    given_up: str = ""
+    """Why nothing more is to be tried; empty where there is more."""
     let_go: dict[str, int] = field(default_factory=dict)
     """Why candidates were let go → how many."""
 
@@ -101,6 +103,7 @@ class Lane:
         """Candidates with the epochs that they are to be trained for next, None for all."""
         self._full: set[int] = set()
         """On their way to a full evaluation."""
+        self._in_a_row = 0
         for proposal, notes in self.proposer.waiting:
             self._take_up(proposal, notes)
 
@@ -142,6 +145,7 @@ class Lane:
             self._let_go(candidate, report, f"exceeds {', '.join(sorted(report.exceeded))}")
             return
         candidate.known = report.known
+        self._in_a_row = 0 if stage == "rung" else self._in_a_row
         candidate.job = replace(candidate.job, costed=report.costed)
         if stage == "screen":
             candidate.untrained = report.known.accuracy
@@ -160,6 +164,7 @@ class Lane:
         candidate.known = replace(Known.of(entry), training=None)
         candidate.job = replace(candidate.job, costed=None)  # thousands of samples that the entry holds now
         self._full.discard(job.trial)
+        self._in_a_row = 0
 
     def failed(self, job: Job, reason: str) -> None:
         """A job failed for good."""
@@ -226,6 +231,9 @@ class Lane:
 
     def _let_go(self, candidate: _Candidate, report: Report, reason: str) -> None:
         self.let_go[reason] = self.let_go.get(reason, 0) + 1
+        self._in_a_row += 1
+        if self._in_a_row >= IN_A_ROW and not self._rungs.waiting and not self._full:
+            self.given_up = f"{self._in_a_row} candidates in a row were let go, the last: {reason}"
         self.proposer.reject(candidate.proposal, report.known, report.exceeded, reason)
         del self._candidates[candidate.job.trial]
 

@@ -195,6 +195,15 @@ def test_an_interrupted_campaign_takes_up_what_was_paused(store: Store, digits: 
     assert len(numbers) == len(set(numbers))
 
 
+def test_limits_that_nothing_keeps_end_the_search_with_the_reason(
+    store: Store, digits: Dense, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.lane.IN_A_ROW", 25)
+    summary = run(store, FakeEvaluator(digits), trials=5, campaign=campaign(limits=("parameters=1",)))
+    assert summary.finished == 0 and summary.let_go["l1"] == {"exceeds parameters@counts": 25}
+    assert summary.given_up["l1"] == "25 candidates in a row were let go, the last: exceeds parameters@counts"
+
+
 def test_a_space_that_is_used_up_fills_its_trials_from_what_waits(store: Store, digits: Dense) -> None:
     summary = run(store, FakeEvaluator(digits), trials=500, campaign=campaign(strategies=("uniform",)))
     assert summary.exhausted == ["uniform"] and summary.ended == "all trials done"

@@ -35,6 +35,9 @@ from .predictor import Predictor, fitted
 from .programme import Programme
 from .sensitivity import Curve, branch_sensitivity
 
+HARMLESS, HOPELESS = 0.02, 2.0
+"""Predicted increases of the loss in nats: below the first, a dearer plan gains nothing; beyond the second, which is
+near guessing among ten classes, tuning was seen to bring little back (digits)."""
 NEGLIGIBLE = 1e-9
 """Part of the whole cost below which two members are taken not to multiply: it is rounding."""
 
@@ -321,7 +324,7 @@ def _ladder(
         loss.append(depth.loss + sum(losses[name][: len(some), depth.left[name]].sum(1) for name in names))
         params += [start | depth.params | dict(zip(names, row, strict=True)) for row in some.tolist()]
     costs, lost = np.concatenate(cost), np.concatenate(loss)
-    front = _front(costs, lost)
+    front = _worth_trying(_front(costs, lost), lost)
     order = spread(np.log(costs[front]))[: _levels(space)]
     return [params[front[place]] for place in order]
 
@@ -337,6 +340,14 @@ def _front(cost: np.ndarray, loss: np.ndarray) -> np.ndarray:
     least = np.minimum.accumulate(loss[order])
     better = np.concatenate([[True], loss[order][1:] < least[:-1]])
     return order[better]
+
+
+def _worth_trying(front: np.ndarray, loss: np.ndarray) -> np.ndarray:
+    """The part of a front (places, by ascending cost) between the cheapest that loses nothing and the last hope."""
+    within = loss[front] <= HOPELESS
+    some = front[within] if within.any() else front
+    harmless = np.flatnonzero(loss[some] <= HARMLESS)
+    return some[: harmless[0] + 1] if len(harmless) else some
 
 
 def spread(values: np.ndarray) -> list[int]:

@@ -31,13 +31,15 @@ from strategies import (
 from workloads import Dense, Formats, InputError, LayerFormats, Progress
 
 from .families import Part, plan_at, understood, unlike
-from .predictor import Predictor, fitted
+from .predictor import Predictor, costs_of, fitted, frozen_by
 from .programme import Programme
 from .sensitivity import Curve, branch_sensitivity
 
 HARMLESS, HOPELESS = 0.02, 2.0
 """Predicted increases of the loss in nats: below the first, a dearer plan gains nothing; beyond the second, which is
 near guessing among ten classes, tuning was seen to bring little back (digits)."""
+CHECKED = 40
+"""Plans of the predicted front that a modelled target costs itself."""
 NEGLIGIBLE = 1e-9
 """Part of the whole cost below which two members are taken not to multiply: it is rounding."""
 
@@ -119,6 +121,7 @@ def make_guide(
     lengths = [*(part.trials for part in families), len(plans), *(part.top + 1 for part in families)]
     steps = _Steps(progress, [*lengths, len(_drops(space)) - 1])
     curves = {part.family.name: part.curves(dense, steps.part(place)) for place, part in enumerate(families)}
+    reference = reference or frozen_by(model, dense)
     predictor = fitted(dense, groups, strategy, plans, model, reference, steps.part(len(families)))
     costs = _Costs(predictor, plan_at(dense, strategy, space, {}), families)
     profiles = dict[str, tuple[tuple[int, ...], ...]]()
@@ -130,7 +133,7 @@ def make_guide(
     if not families:
         return None
     correlation = predictor.fit.rank_correlation
-    return Guide(
+    guide = Guide(
         target=model.name,
         profiles={
             part.family.name: tuple(
@@ -138,12 +141,23 @@ def make_guide(
             )
             for part in families
         },
-        ladder=tuple(
-            _ladder(space, families, profiles, curves, _depths(dense, strategy, space, families, costs, steps.part(-1)))
-        ),
+        ladder=(),
         error=predictor.fit.error,
         rank_correlation=correlation if math.isfinite(correlation) else None,
     )
+    if space.ladder_knob not in profiles:
+        return guide.model_copy(update={"ladder": tuple(space.ladder(_levels(space)))})
+    depths = _depths(dense, strategy, space, families, costs, steps.part(-1))
+    params, cost, loss = _predicted(space, families, profiles, curves, depths)
+    if model.kind == "modelled":
+        # In milliseconds a network it says itself what others must be predicted by.
+        some = np.unique(np.linspace(0, len(params) - 1, min(len(params), CHECKED)).round().astype(int))
+        params, loss, knobs = [params[place] for place in some], loss[some], guided(space, guide)
+        plans = [strategy.plan(dense, knobs.decode(chosen)) for chosen in params]
+        cost = costs_of(dense, strategy, plans, model, reference)
+    front = _worth_trying(_front(cost, loss), loss)
+    ladder = [params[front[place]] for place in spread(np.log(cost[front]))[: _levels(space)]]
+    return guide.model_copy(update={"ladder": tuple(ladder)})
 
 
 class _Costs:
@@ -293,17 +307,15 @@ def _on(part: Part, dense: Dense, reduced: Dense, groups: Sequence[ChannelGroup]
     return Part(family, part.role, formats=part.formats), np.array([places[member] for member in members], dtype=int)
 
 
-def _ladder(
+def _predicted(
     space: Space,
     parts: Sequence[Part],
     profiles: Mapping[str, Sequence[Sequence[int]]],
     curves: Mapping[str, Mapping[str, Curve]],
     depths: Sequence[_Depth],
-) -> list[dict[str, int]]:
-    """Parameter sets along the predicted front of all common levels and depths."""
+) -> tuple[list[dict[str, int]], np.ndarray, np.ndarray]:
+    """Parameter sets along the predicted front of all common levels and depths, their costs and losses, (n,) each."""
     (start,) = space.ladder(1)
-    if space.ladder_knob not in [part.family.name for part in parts]:
-        return space.ladder(_levels(space))
     names = [part.family.name for part in parts]
     combined = np.array(list(product(*(range(part.top + 1) for part in parts))))
     chosen = {name: np.array(profiles[name])[combined[:, place]] for place, name in enumerate(names)}
@@ -324,9 +336,8 @@ def _ladder(
         loss.append(depth.loss + sum(losses[name][: len(some), depth.left[name]].sum(1) for name in names))
         params += [start | depth.params | dict(zip(names, row, strict=True)) for row in some.tolist()]
     costs, lost = np.concatenate(cost), np.concatenate(loss)
-    front = _worth_trying(_front(costs, lost), lost)
-    order = spread(np.log(costs[front]))[: _levels(space)]
-    return [params[front[place]] for place in order]
+    front = _front(costs, lost)
+    return [params[place] for place in front], costs[front], lost[front]
 
 
 def _levels(space: Space) -> int:

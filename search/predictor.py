@@ -132,17 +132,33 @@ def fitted(
     strategy: Strategy,
     plans: Sequence[Plan],
     model: CostModel,
-    reference: Reference | None = None,
+    reference: Reference,
     progress: Progress | None = None,
 ) -> Predictor:
-    """A predictor fitted to what `model` says of these plans of a strategy; some ten of them, unlike each other.
-
-    The figure is the model's objective. `reference` is the frozen dense network; without one it is frozen here, which
-    on a measured target takes some seconds. Raises `InputError` where the target cannot take one of the networks.
-    """
+    """A predictor fitted to the costs of these plans of a strategy (`costs_of`); some ten, unlike each other."""
     predictor = Predictor(trace(dense.module, dense.workload.example), groups, model)
-    if reference is None:
-        reference = model.freeze(_deployable(dense, Compressed(dense.module, Plan(strategy="dense"), dense.seed)))
+    features = predictor.features(predictor.widths(plans), [formats_of(plan) for plan in plans])
+    predictor.fit = fit(features, costs_of(dense, strategy, plans, model, reference, progress))
+    return predictor
+
+
+def frozen_by(model: CostModel, dense: Dense) -> Reference:
+    """The dense network frozen on a target, which takes some seconds where it is measured."""
+    return model.freeze(_deployable(dense, Compressed(dense.module, Plan(strategy="dense"), dense.seed)))
+
+
+def costs_of(
+    dense: Dense,
+    strategy: Strategy,
+    plans: Sequence[Plan],
+    model: CostModel,
+    reference: Reference,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """The model's objective for plans of a strategy, made and costed: (plans,).
+
+    `reference` is the frozen dense network. Raises `InputError` where the target cannot take one of the networks.
+    """
     reference = Reference(reference.deployable, reference.latency)  # its throughput would be measured in vain
     costs = []
     for done, plan in enumerate(plans, 1):
@@ -152,9 +168,7 @@ def fitted(
         costs.append(figure.value)
         if progress:
             progress(done, len(plans))
-    features = predictor.features(predictor.widths(plans), [formats_of(plan) for plan in plans])
-    predictor.fit = fit(features, np.array(costs))
-    return predictor
+    return np.array(costs)
 
 
 def row_features(

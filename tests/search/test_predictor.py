@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cost_models import target
-from search.predictor import FEATURES, Predictor, fit, fitted
+from search.predictor import FEATURES, Predictor, fit, fitted, frozen_by
 from search.width_table import WidthTable
 from strategies import Plan, channel_groups, find_groups, shrink, strategy
 from tests.search.fakes import FakeLatency
@@ -107,7 +107,7 @@ def test_a_fitted_predictor_foretells_plans_that_it_has_not_seen(digits: Dense, 
     def plan() -> Plan:
         return method.plan(digits, {"keep": {group.name: random.uniform(0.1, 1) for group in groups}})
 
-    predictor = fitted(digits, groups, method, [plan() for _ in range(12)], model)
+    predictor = fitted(digits, groups, method, [plan() for _ in range(12)], model, frozen_by(model, digits))
     assert model.costed == 12
     fresh = [plan() for _ in range(10)]
     compressed = [method.compress(digits, each) for each in fresh]

@@ -152,12 +152,9 @@ def searched(method: str, scale: str, seed: int) -> Cell:
         if entry is not None and entry.role == "candidate":
             [cost] = entry.costs
             faster = cost.speedup.value if cost.speedup else entry.dense_macs / entry.macs
+            seconds, accuracy = time.monotonic() - began, ranking_accuracy(entry)
             told.append(
-                {
-                    "seconds": time.monotonic() - began,
-                    "accuracy": ranking_accuracy(entry),
-                    "speedup": float(faster or 0),
-                }
+                {"seconds": round(seconds, 2), "accuracy": round(accuracy, 6), "speedup": round(float(faster or 0), 4)}
             )
 
     with tempfile.TemporaryDirectory() as folder, Store(str(Path(folder) / "board.db")) as store:

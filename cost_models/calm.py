@@ -10,10 +10,9 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import time
 
-from workloads import cache_folder
+from workloads import cache_folder, write_whole
 
 LIFETIME = 86400.0
 """Seconds for which a level is believed: virtual machines move to other hosts, and firmware changes clocks."""
@@ -41,11 +40,5 @@ class CalmLevels:
         known = self.known()
         if known is None or level < known:
             with contextlib.suppress(OSError):
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                fresh = self._path.with_suffix(f".{os.getpid()}")
-                try:
-                    fresh.write_text(json.dumps({"seconds": level, "time": time.time()}), encoding="utf-8")
-                    fresh.replace(self._path)
-                finally:
-                    fresh.unlink(missing_ok=True)
+                write_whole(self._path, json.dumps({"seconds": level, "time": time.time()}).encode())
         return level

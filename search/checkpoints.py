@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ import safetensors.torch
 from torch import Tensor
 
 from strategies import Compressed
-from workloads import TrainingCost, TrainingState, cache_folder
+from workloads import TrainingCost, TrainingState, cache_folder, write_whole
 
 
 def checkpoint_path(study: str, strategy: str, trial: int, plan: str, dense: str, epochs: float) -> Path:
@@ -30,20 +29,15 @@ def checkpoint_path(study: str, strategy: str, trial: int, plan: str, dense: str
 
 
 def pause(path: Path, compressed: Compressed, state: TrainingState) -> None:
-    """Writes the candidate in one step: a killed process leaves no half file under the name."""
+    """Writes the candidate down."""
     tensors: dict[str, Tensor] = {}
     tensors |= {f"weight/{name}": tensor for name, tensor in compressed.module.state_dict().items()}
     tensors |= {f"mask/{name}": mask for name, mask in compressed.masks.items()}
     tensors |= {f"momentum/{name}": tensor for name, tensor in state.optimizer.items()}
     about = {"epochs": json.dumps(state.epochs_done), "cost": json.dumps(asdict(state.cost))}
     content = safetensors.torch.save({name: t.detach().contiguous().clone() for name, t in tensors.items()}, about)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(f".{os.getpid()}")
-    try:
-        fresh.write_bytes(content)
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # on a full disk it is trained again instead
+        write_whole(path, content)
 
 
 def resume(path: Path, compressed: Compressed, until: float) -> TrainingState | None:

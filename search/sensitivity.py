@@ -9,13 +9,10 @@ import copy
 import hashlib
 import json
 import math
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -49,6 +46,7 @@ from workloads import (
     cache_folder,
     fold_batch_norm,
     normalise,
+    write_whole,
 )
 
 from .rerun import Rerun
@@ -340,21 +338,8 @@ def _kept(
         return _CURVES.validate_json(path.read_bytes())
     except (OSError, ValidationError):
         curves = measure()
-    _write(path, _CURVES.dump_json(curves))
-    return curves
-
-
-def _write(path: Path, content: bytes) -> None:
-    """One atomic step, so that a killed process leaves no half file under the cache's name."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
+        write_whole(path, _CURVES.dump_json(curves))
     except OSError as error:
         raise InputError(f"cache folder {path.parent} cannot be written: {error.strerror}") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    return curves

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +21,7 @@ from .contract import Accuracy, Dense, Split, TrainingCost, Workload
 from .errors import InputError
 from .evaluation import evaluate
 from .training import Progress, train
+from .whole_files import write_whole
 
 VARIABLE = "SHRINKBOARD_CACHE"
 _VERSION = 1
@@ -158,17 +158,7 @@ def _write_cache(module: nn.Module, path: Path, cost: TrainingCost, validation: 
     # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
     about = {"cost": json.dumps(asdict(cost)), "validation": json.dumps(asdict(validation))}
-    content = safetensors.torch.save(weights, about)
-    # A file of its own, then one atomic step: a killed process leaves no half file under the cache's name, and of two
-    # processes that train the same network the later one wins.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(path, safetensors.torch.save(weights, about))
 
 
 def _make_folder(folder: Path) -> None:

@@ -126,13 +126,13 @@ def test_a_folder_that_cannot_be_written_forgets(levels, cache):
 
 def test_a_disk_that_fills_up_in_the_middle_keeps_the_old_level(levels, cache, monkeypatch):
     levels.seen(2e-3)
-    whole = Path.write_text
 
-    def half(path, text, **options):
-        whole(path, text[: len(text) // 2], **options)
+    def half(handle, mode):
+        os.write(handle, b'{"sec')
+        os.close(handle)
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(Path, "write_text", half)
+    monkeypatch.setattr(os, "fdopen", half)
     assert levels.seen(1e-3) == 1e-3
     assert levels.known() == 2e-3
     assert list((cache / "calm").iterdir()) == [file_in(cache)]

@@ -168,7 +168,7 @@ class Proposer:
         for name, value in constraints.items():
             proposal.trial.set_constraint(name, value)
         self._study.tell(proposal.trial, found)
-        self._store(self._frozen(entry, found, constraints, proposal.record("full")))
+        self._stored.add_trial(self._frozen(entry, found, constraints, proposal.record("full")))
         self._violations[proposal.plan.digest] = constraints
         self._end(proposal, found)
         self.finished += 1
@@ -187,7 +187,7 @@ class Proposer:
             proposal.trial.set_constraint(name, value)
         self._study.tell(proposal.trial, found)
         record = proposal.record(reason, known.plain())
-        self._store(
+        self._stored.add_trial(
             optuna.create_trial(
                 values=list(found),
                 params=proposal.params,
@@ -205,7 +205,7 @@ class Proposer:
     def fail(self, proposal: Proposal, reason: str) -> None:
         """Takes note that a proposal could not be evaluated; it is not proposed again."""
         self._study.tell(proposal.trial, state=TrialState.FAIL)
-        self._store(
+        self._stored.add_trial(
             optuna.create_trial(
                 state=TrialState.FAIL,
                 params=proposal.params,
@@ -302,9 +302,6 @@ class Proposer:
             return False
         return digest not in self._values and digest not in self._pending
 
-    def _store(self, trial: FrozenTrial) -> None:
-        self._stored.add_trial(trial)
-
     def _frozen(
         self, entry: Entry, found: Sequence[float], constraints: Mapping[str, float], record: Record | None
     ) -> FrozenTrial:
@@ -331,7 +328,7 @@ class Proposer:
             found, constraints = values(about, self.asking.objectives), self._constraints(about)
             self._study.add_trial(self._frozen(entry, found, constraints, None))
             if entry.id not in stored:
-                self._store(self._frozen(entry, found, constraints, None))
+                self._stored.add_trial(self._frozen(entry, found, constraints, None))
             self._values[entry.plan_digest], self._violations[entry.plan_digest] = found, constraints
             self._see(found)
             self.finished += 1

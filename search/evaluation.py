@@ -202,13 +202,15 @@ class Evaluator:
         counts = self._counts(deployed)
         costs: dict[str, dict[str, Any]] = {}
         known = Known(0.0, {}, counts["memory"])
-        for model in [None, *sorted(self.models.values(), key=lambda model: model.kind == "measured")]:
-            if model is not None:
-                costs[model.name] = self._cost(model, deployed)
-                known = Known(0.0, _figures(list(costs.values())), counts["memory"])
-            exceeded = exceeded_limits(known, limits)
+        exceeded = exceeded_limits(known, limits)
+        for model in sorted(self.models.values(), key=lambda model: model.kind == "measured"):
             if exceeded:
-                return Report(0.0, known, exceeded)
+                break
+            costs[model.name] = self._cost(model, deployed)
+            known = Known(0.0, _figures(list(costs.values())), counts["memory"])
+            exceeded = exceeded_limits(known, limits)
+        if exceeded:
+            return Report(0.0, known, exceeded)
         return Costed(_digest(deployed.network), [costs[name] for name in self.models], counts["memory"])
 
     def _counts(self, deployed: Deployable) -> dict[str, float]:

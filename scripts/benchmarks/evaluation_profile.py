@@ -14,7 +14,6 @@ import copy
 import cProfile
 import json
 import os
-import pstats
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -108,13 +107,14 @@ def split_step(method: Any, compressed: Any, dense: Any, steps: int) -> dict[str
     began = time.perf_counter()
     profiler.runcall(method.tune, network, dense, epochs, total_epochs=epochs)
     whole = time.perf_counter() - began
-    told = pstats.Stats(profiler).stats  # type: ignore[attr-defined]
     spent = dict.fromkeys(PARTS, 0.0)
-    for (_, _, function), (_, _, _, within, _) in told.items():
+    for entry in profiler.getstats():
         for part, name in PARTS.items():
-            # Functions of torch's own stand there as <built-in method torch._fused_sgd_>.
-            if function == name or (function.startswith("<") and name in function and name.startswith(("run", "_"))):
-                spent[part] = max(spent[part], within)
+            # Functions of torch's own are text, such as <built-in method torch._fused_sgd_>.
+            ours = not isinstance(entry.code, str) and entry.code.co_name == name
+            torchs = isinstance(entry.code, str) and name.startswith(("run", "_")) and name in entry.code
+            if ours or torchs:
+                spent[part] = max(spent[part], entry.totaltime)
     shares = {part: seconds / whole for part, seconds in spent.items()}
     return {"step": whole / STEPS, **shares, "forward and the rest": 1 - sum(shares.values())}
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import optuna
 
@@ -101,13 +102,9 @@ def campaign(sampler: str, trials: int) -> list[dict[str, float]]:
             parts = {name: spent[name] - was[name] for name in spent}
             rows.append({"trials": entry.trial + 1, "count": EVERY, "whole": now - before, **parts})
 
-    ask = optuna.Study.ask
-    optuna.Study.ask = timed("sampler", ask)  # type: ignore[method-assign]
-    try:
-        with tempfile.TemporaryDirectory() as folder, Store(str(Path(folder) / "board.db")) as store:
-            run_campaign(chosen, store, trials=trials, evaluator=evaluator, listen=listen)
-    finally:
-        optuna.Study.ask = ask  # type: ignore[method-assign]
+    asking = patch.object(optuna.Study, "ask", timed("sampler", optuna.Study.ask))
+    with asking, tempfile.TemporaryDirectory() as folder, Store(str(Path(folder) / "board.db")) as store:
+        run_campaign(chosen, store, trials=trials, evaluator=evaluator, listen=listen)
     return rows
 
 

@@ -19,7 +19,7 @@ import copy
 import os
 import sys
 from dataclasses import replace
-from functools import cache, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ class Bench:
         self.dense, self.epochs = self.evaluator.dense, epochs
         self.model = self.evaluator.models[TARGET]
 
-    @cache  # noqa: B019  # one bench a process
+    @cached_property
     def reference(self) -> Any:
         return self.model.freeze(self.evaluator.reference_network)
 
@@ -176,7 +176,7 @@ class Bench:
         if epochs:
             seconds = method.tune(compressed, self.dense, epochs, total_epochs=epochs).cost.seconds
         deployed = self.evaluator.deployable(compressed)
-        cost = self.model.cost(deployed, self.reference())
+        cost = self.model.cost(deployed, self.reference)
         assert cost.speedup is not None
         return {
             **{"name": name, "dropped": list(compressed.plan.dropped), "channels": dict(compressed.plan.channels)},
@@ -184,7 +184,7 @@ class Bench:
             **{"low": cost.speedup.low, "high": cost.speedup.high, "unstable": cost.unstable},
             **{"macs": sum(layer.macs for layer in deployed.network.compute_layers), "seconds": seconds},
             "parameters": deployed.network.parameters,
-            "dense": self.dense_accuracy(),
+            "dense": self.dense_accuracy,
         }
 
     def accuracy(self, deployed: Any) -> float:
@@ -196,7 +196,7 @@ class Bench:
 
         return evaluate(outputs, self.dense.splits.test, self.dense.workload).primary
 
-    @cache  # noqa: B019  # one bench a process
+    @cached_property
     def dense_accuracy(self) -> float:
         return self.accuracy(self.evaluator.reference_network)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,8 @@ from leaderboard import Entry
 from strategies import Plan, Space, Strategy
 from workloads import Dense, InputError
 
+from .ehvi import ACCURACY, KNOWN, ExpectedHypervolume, Goal
+from .foresight import Foresight
 from .guide import Guide, guided
 from .log import Record, Step, forget_paused, keep_paused, logged, paused
 from .objectives import Known, Limit, Objective, values
@@ -30,9 +32,9 @@ from .samplers import make_sampler
 from .spaces import check_layout, flat
 
 LADDER = 5
-"""Rungs of the uniform ladder at most; never more than half of the trials asked for."""
-GUIDED = 10
-"""Plans of a guide that come first at most; never more than half of the trials asked for."""
+"""Plans of a uniform ladder, or of a guide, that come first at most; never more than half of the trials asked for."""
+PROMISE = 0.5
+"""Of the gain that was expected: a candidate that by its true costs is left with less is not trained."""
 SCREENED = "screened"
 """Constraint that a candidate violates which was clearly beaten before its training."""
 _GUIDE, _NONE = "guide", "none"
@@ -71,6 +73,23 @@ class Asking:
     layout: str = "levels"
     """One of `spaces.LAYOUTS`; only a space with common levels has a ladder, which comes before the sampler."""
 
+    @property
+    def bounded(self) -> tuple[Objective, ...]:
+        """What limits bound beside the accuracy."""
+        return tuple(limit.objective for limit in self.limits if limit.objective is not None)
+
+    def goal(self, dense_accuracy: float) -> Goal:
+        """The same for a sampler that reckons with it."""
+        figures = (*self.objectives, *self.bounded)
+        drops = [limit.bound for limit in self.limits if limit.objective is None]
+        return Goal(
+            dense_accuracy,
+            tuple(map(str, self.objectives)),
+            frozenset(str(figure) for figure in figures if figure.larger_is_better),
+            {str(limit): limit.bound for limit in self.limits if limit.objective is not None},
+            dense_accuracy - min(drops) / 100 if drops else 0.0,
+        )
+
 
 class Proposer:
     """What one strategy tries next. Not for several threads."""
@@ -103,15 +122,18 @@ class Proposer:
         ]
         name = f"{campaign}/{strategy.name}"
         self._stored = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
+        self._foresight: Foresight | None = None
         self._space, ladder = self._laid_out(strategy.space(dense, widths), guide)
         self._ranges = self._space.ranges()
         self._distributions: dict[str, BaseDistribution] = {
             name: IntDistribution(low, high) for name, (low, high) in self._ranges.items()
         }
         self._rng = np.random.default_rng([seed, *strategy.name.encode()])
-        self._study = optuna.create_study(
-            sampler=make_sampler(asking.sampler, _seed(seed, strategy.name), trials), directions=directions
+        self._goal = asking.goal(dense.validation.primary)
+        sampler = make_sampler(
+            asking.sampler, _seed(seed, strategy.name), trials, self._space, self._goal, self._foresight
         )
+        self._study = optuna.create_study(sampler=sampler, directions=directions)
         self._values: dict[str, tuple[float, ...]] = {}
         """Digest → what the sampler was told of a plan in full; empty for plans that were rejected or failed."""
         self._violations: dict[str, dict[str, float]] = {}
@@ -134,6 +156,21 @@ class Proposer:
             if self._new(params):
                 self._study.enqueue_trial(params)
                 self._chosen.append(params)
+
+    def beside(self, dense: Sequence[float | None]) -> None:
+        """Takes note of the dense network's objectives, where they are known: dearer networks gain nothing."""
+        costs = {str(o): value for o, value in zip(self.asking.objectives, dense, strict=True) if value}
+        if len(costs) == len(dense):
+            self._goal.dense_costs = costs
+
+    def _figures(self, known: Known, objectives: Iterable[Objective]) -> dict[str, float]:
+        """What is known of objectives, by name."""
+        told = {str(objective): objective.value(known) for objective in objectives}
+        return {name: value for name, value in told.items() if value is not None}
+
+    def _known(self, known: Known) -> dict[str, float]:
+        """Costs by name, of objectives and of what is bounded."""
+        return self._figures(known, [*self.asking.objectives, *self.asking.bounded])
 
     @property
     def space(self) -> Space:
@@ -160,6 +197,14 @@ class Proposer:
         """Of one full evaluation of a plan (`Strategy.epochs`)."""
         return self.strategy.epochs(self._dense, plan, tuning, training)
 
+    def promises_less(self, proposal: Proposal, known: Known) -> bool:
+        """Whether a proposal whose costs are known now is expected to gain much less than when it was chosen."""
+        sampler = self._study.sampler
+        if not isinstance(sampler, ExpectedHypervolume) or proposal.trial.number not in sampler.expected:
+            return False
+        gain = sampler.gain(self._study, proposal.trial.number, self._known(known))
+        return gain < PROMISE * sampler.expected[proposal.trial.number]
+
     def tell(self, proposal: Proposal, entry: Entry) -> None:
         """Takes the result of a proposal; its entry must be on the board already."""
         known = Known.of(entry)
@@ -167,8 +212,9 @@ class Proposer:
         constraints = self._constraints(known)
         for name, value in constraints.items():
             proposal.trial.set_constraint(name, value)
+        proposal.trial.set_user_attr(KNOWN, {ACCURACY: known.accuracy, **self._known(known)})
         self._study.tell(proposal.trial, found)
-        self._stored.add_trial(self._frozen(entry, found, constraints, proposal.record("full")))
+        self._stored.add_trial(self._frozen(entry, known, found, constraints, proposal.record("full")))
         self._violations[proposal.plan.digest] = constraints
         self._end(proposal, found)
         self.finished += 1
@@ -185,6 +231,7 @@ class Proposer:
         constraints = self._constraints(known) | dict(exceeded) | {SCREENED: 0.0 if exceeded else 1.0}
         for name, value in constraints.items():
             proposal.trial.set_constraint(name, value)
+        proposal.trial.set_user_attr(KNOWN, self._known(known))
         self._study.tell(proposal.trial, found)
         record = proposal.record(reason, known.plain())
         self._stored.add_trial(
@@ -197,6 +244,7 @@ class Proposer:
                     "plan_digest": proposal.plan.digest,
                     "reason": reason,
                     "log": json.dumps(record.to_json()),
+                    KNOWN: self._known(known),
                 },
             )
         )
@@ -259,7 +307,9 @@ class Proposer:
                 found = guide()
                 self._stored.set_user_attr(_GUIDE, _NONE if found is None else json.dumps(found.to_json()))
             if found is not None:
-                return guided(space, found), found.ladder[: min(GUIDED, half)]
+                shaped = guided(space, found)
+                self._foresight = Foresight(self._dense, self.strategy, shaped, found)
+                return shaped, found.ladder[: min(LADDER, half)]
         return space, space.ladder(min(LADDER, half))
 
     def _propose(self) -> Proposal | None:
@@ -303,9 +353,19 @@ class Proposer:
         return digest not in self._values and digest not in self._pending
 
     def _frozen(
-        self, entry: Entry, found: Sequence[float], constraints: Mapping[str, float], record: Record | None
+        self,
+        entry: Entry,
+        known: Known,
+        found: Sequence[float],
+        constraints: Mapping[str, float],
+        record: Record | None,
     ) -> FrozenTrial:
-        told = {"entry": entry.id, "trial": entry.trial, "plan_digest": entry.plan_digest}
+        told = {
+            "entry": entry.id,
+            "trial": entry.trial,
+            "plan_digest": entry.plan_digest,
+            KNOWN: {ACCURACY: known.accuracy, **self._known(known)},
+        }
         return optuna.create_trial(
             values=list(found),
             params={name: int(value) for name, value in entry.knobs.items()},
@@ -326,9 +386,9 @@ class Proposer:
                 )
             about = Known.of(entry)
             found, constraints = values(about, self.asking.objectives), self._constraints(about)
-            self._study.add_trial(self._frozen(entry, found, constraints, None))
+            self._study.add_trial(self._frozen(entry, about, found, constraints, None))
             if entry.id not in stored:
-                self._stored.add_trial(self._frozen(entry, found, constraints, None))
+                self._stored.add_trial(self._frozen(entry, about, found, constraints, None))
             self._values[entry.plan_digest], self._violations[entry.plan_digest] = found, constraints
             self._see(found)
             self.finished += 1

@@ -23,11 +23,12 @@ from .evaluation import Evaluator, Job, Report, Subject
 from .executors import Executor, Failure, InProcess, LocalProcesses
 from .guide import Guide, make_guide
 from .lane import Lane, Staging
-from .objectives import Limit, Objective, default_objectives, parse_limit, parse_objective
+from .objectives import Known, Limit, Objective, default_objectives, parse_limit, parse_objective
 from .samplers import check_sampler, choose_sampler
 from .settings import Settings, check_resumed, keep_settings, kept_settings
 
-CONTROLS = ("dense", "dense+int")
+DENSE = "dense"
+CONTROLS = (DENSE, "dense+int")
 """Evaluated once in every campaign, without tuning, beside the trials: the dense network in fp32 and in int8."""
 GIVE_UP = 3
 """Failures in a row after which a strategy is given up."""
@@ -213,6 +214,8 @@ class Loop:
                 if lane.given_up:
                     self.summary.given_up[job.strategy] = lane.given_up
         if isinstance(outcome, Entry):
+            for every in self.lanes.values():
+                _tell_dense(every.proposer, outcome)
             self.listen(outcome, "")
 
     def _failed(self, job: Job, failure: Failure, lane: Lane | None) -> None:
@@ -241,8 +244,8 @@ def settings_before(store: Store, study: str) -> Settings | None:
         return kept_settings(storage, names[0]) if names else None
 
 
-def asking_of(campaign: Campaign, models: Sequence[CostModel], trials: int, seconds: float | None) -> Asking:
-    """Objectives, limits and sampler of a campaign; `seconds` is what a full evaluation takes, where that is known.
+def asking_of(campaign: Campaign, models: Sequence[CostModel], trials: int) -> Asking:
+    """Objectives, limits and sampler of a campaign.
 
     Raises `InputError` for what the targets cannot answer.
     """
@@ -256,7 +259,7 @@ def asking_of(campaign: Campaign, models: Sequence[CostModel], trials: int, seco
     check_sampler(campaign.sampler)
     sampler = campaign.sampler
     if sampler == "auto":
-        sampler = choose_sampler(trials, len(objectives), seconds)
+        sampler = choose_sampler(trials, len(objectives))
     screened = campaign.staging.screen
     return Asking(objectives, tuple(limits), screened, sampler, campaign.layout)
 
@@ -272,7 +275,7 @@ def _lanes(
     say: Callable[[str], None],
 ) -> dict[str, Lane]:
     """A lane for every strategy that can work on this network; the others are given up with their reason."""
-    asking = asking_of(campaign, list(evaluator.models.values()), trials, _seconds(campaign, entries))
+    asking = asking_of(campaign, list(evaluator.models.values()), trials)
     epochs = campaign.epochs, campaign.training_epochs
     lanes = {}
     for name in campaign.strategies:
@@ -296,6 +299,8 @@ def _lanes(
         except InputError as error:
             summary.given_up[name] = str(error)
             continue
+        for entry in entries:
+            _tell_dense(proposer, entry)
         lanes[name] = Lane(name, proposer, evaluator, campaign.name, epochs, campaign.staging)
         options = campaign.options_of(method)
         settings = Settings(campaign.subject, asking, campaign.staging, trials, epochs, widths, proposer.space, options)
@@ -303,6 +308,11 @@ def _lanes(
     if not lanes:
         raise InputError(next(iter(summary.given_up.values())))
     return lanes
+
+
+def _tell_dense(proposer: Proposer, entry: Entry) -> None:
+    if entry.role == "control" and entry.strategy == DENSE:
+        proposer.beside([objective.value(Known.of(entry)) for objective in proposer.asking.objectives])
 
 
 def _guide(evaluator: Evaluator, method: Strategy, widths: frozenset[int], say: Callable[[str], None]) -> Guide | None:
@@ -320,12 +330,6 @@ def _guide(evaluator: Evaluator, method: Strategy, widths: frozenset[int], say: 
             say(f"{method.name}: which layers matter, {100 * done // steps} %")
 
     return make_guide(evaluator.dense, method, models, progress, widths=widths, reference=reference)
-
-
-def _seconds(campaign: Campaign, entries: Sequence[Entry]) -> float | None:
-    """Training of a full evaluation, by the median of what is on the board; None where nothing is."""
-    found = sorted(entry.training.seconds for entry in entries if entry.role == "candidate")
-    return found[len(found) // 2] if found else None
 
 
 def _controls(campaign: Campaign, evaluator: Evaluator, entries: Sequence[Entry]) -> list[Job]:

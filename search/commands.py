@@ -75,7 +75,7 @@ def search(
         typer.Option(help="A bound such as latency=2ms, drop=1.0 (points), bytes=100kB; may be given several times."),
     ] = None,
     sampler: Annotated[
-        str, typer.Option(help="tpe, gp, nsga2, random, qmc, or auto: by trials, objectives and their time.")
+        str, typer.Option(help="ehvi, tpe, gp, nsga2, random, qmc, or auto: by trials and objectives.")
     ] = "tpe",
     stages: Annotated[
         str,
@@ -143,7 +143,7 @@ def search(
         limits=tuple(limit or ()),
         sampler=sampler,
     )
-    asking_of(campaign, list(evaluator.models.values()), trials, None)  # refused before anything is trained
+    asking_of(campaign, list(evaluator.models.values()), trials)  # refused before anything is trained
     staging_of(stages, 0.0)
     if straight_through:
         campaign = replace(campaign, options={**campaign.options, "straight_through": True})
@@ -496,7 +496,7 @@ def _sampler(name: str, recorded: Recorded, trials: int) -> str:
     check_sampler(name)
     if name != "auto":
         return name
-    return choose_sampler(trials, len(recorded.settings.asking.objectives), recorded.table.median_training)
+    return choose_sampler(trials, len(recorded.settings.asking.objectives))
 
 
 def _counts(text: str) -> list[int]:
@@ -613,7 +613,7 @@ def _print_plan(
             )
     console.print(f"controls    {', '.join(CONTROLS)}")
     console.print(f"targets     {', '.join(campaign.targets)}")
-    asking = asking_of(campaign, list(evaluator.models.values()), trials, None)
+    asking = asking_of(campaign, list(evaluator.models.values()), trials)
     console.print(f"objectives  accuracy, {', '.join(map(str, asking.objectives))}", soft_wrap=True)
     if campaign.limits:
         console.print(f"limits      {', '.join(campaign.limits)}")

@@ -56,6 +56,16 @@ class Guide(BaseModel):
     grows evenly with the level, from all members at their smallest to all at their largest."""
     ladder: tuple[dict[str, int], ...]
     """Parameter sets to try first, the wider apart the earlier: as many as are wanted, from the front."""
+    losses: dict[str, dict[str, tuple[float, ...]]]
+    """Family → member → predicted increase of the loss at every level, in nats."""
+    drop_losses: tuple[float, ...]
+    """The same at every level of the knob `drop`; empty where there is none."""
+    cuts: bool
+    """Whether widths are among what the families decide."""
+    weights: tuple[float, ...]
+    """Of the features of `predictor`, in the unit of the cost."""
+    executed: dict[str, str]
+    """Formats of weights and activations, `int4/int8`, → those that the target runs."""
     error: float
     """Mean relative error of the predicted cost of networks that were left out of the fit."""
     rank_correlation: float | None
@@ -118,6 +128,7 @@ def make_guide(
     model = next((model for model in models if model.objective == "latency"), models[0])
     groups = channel_groups(dense) if any(part.role == "channels" for part in families) else []
     plans = [plan_at(dense, strategy, space, levels) for levels in unlike(families)]
+    plans += [plan_at(dense, strategy, space, {}, {DROP: index}) for index in _some(_drops(space))]
     lengths = [*(part.trials for part in families), len(plans), *(part.top + 1 for part in families)]
     steps = _Steps(progress, [*lengths, len(_drops(space)) - 1])
     curves = {part.family.name: part.curves(dense, steps.part(place)) for place, part in enumerate(families)}
@@ -142,12 +153,26 @@ def make_guide(
             for part in families
         },
         ladder=(),
+        losses={
+            part.family.name: {
+                member: tuple(map(float, values))
+                for member, values in zip(part.family.members, part.losses(curves[part.family.name]), strict=True)
+            }
+            for part in families
+        },
+        drop_losses=(),
+        cuts=bool(groups),
+        weights=tuple(map(float, predictor.fit.weights)),
+        executed=predictor.runs,
         error=predictor.fit.error,
         rank_correlation=correlation if math.isfinite(correlation) else None,
     )
     if space.ladder_knob not in profiles:
         return guide.model_copy(update={"ladder": tuple(space.ladder(_levels(space)))})
     depths = _depths(dense, strategy, space, families, costs, steps.part(-1))
+    if len(depths) > 1:
+        lost = {depth.params[DROP]: depth.loss for depth in depths}
+        guide = guide.model_copy(update={"drop_losses": tuple(lost[index] for index in range(len(lost)))})
     params, cost, loss = _predicted(space, families, profiles, curves, depths)
     if model.kind == "modelled":
         # In milliseconds a network it says itself what others must be predicted by.
@@ -264,6 +289,12 @@ class _Depth:
 def _drops(space: Space) -> tuple[int, ...]:
     """Numbers of branches that may go, most first, to none."""
     return next((tuple(map(int, choice.levels)) for choice in space.choices if choice.name == DROP), (0,))
+
+
+def _some(drops: Sequence[int]) -> list[int]:
+    """Levels of the knob `drop` to fit a cost to: most, half and a few; only so is it told what a layer costs."""
+    most = [index for index, count in enumerate(drops) if count]
+    return sorted({most[0], most[len(most) // 2], most[-1]}) if most else []
 
 
 def _depths(

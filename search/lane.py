@@ -31,6 +31,10 @@ IN_A_ROW = 200
 """Candidates let go one after the other after which there is taken to be none that would stay."""
 
 
+TRIES = 8
+"""Candidates in a row that are let go for their costs before one is trained all the same."""
+
+
 @dataclass(frozen=True)
 class Staging:
     """Which stages there are before a full evaluation; without any, every proposal is evaluated in full."""
@@ -151,6 +155,9 @@ class Lane:
             candidate.untrained = report.known.accuracy
             if self.staging.screen and not proposal.chosen and self._is_beaten(candidate):
                 self._let_go(candidate, report, "beaten before training")
+                return
+            if self.staging.screen and self._in_a_row < TRIES and self.proposer.promises_less(proposal, report.known):
+                self._let_go(candidate, report, "costs more than it was chosen for")
                 return
         self._go_on(candidate, report)
 

@@ -14,7 +14,7 @@ from scipy.optimize import nnls
 from scipy.stats import spearmanr
 
 from cost_models import CostModel, Deployable, Reference
-from strategies import ChannelGroup, Compressed, Plan, Strategy, formats_of
+from strategies import ChannelGroup, Compressed, Plan, Strategy, channel_groups, formats_of, without
 from workloads import Dense, Format, Formats, Layer, LayerFormats, Network, Progress, calibration_batches, trace
 
 from .width_table import WidthTable
@@ -58,6 +58,10 @@ class Fit:
     """Spearman's, of the same predictions with the truth; NaN where all cost the same."""
 
 
+UNKNOWN = Fit(np.zeros(len(FEATURES)), np.inf, np.nan)
+"""Before anything was fitted."""
+
+
 def fit(features: np.ndarray, costs: np.ndarray) -> Fit:
     """Non-negative least squares of relative errors: `features` (N, F) summed over rows, `costs` (N,) positive."""
     others = [np.delete(np.arange(len(costs)), place) for place in range(len(costs))]
@@ -81,12 +85,29 @@ def _weights(features: np.ndarray, costs: np.ndarray) -> np.ndarray:
 class Predictor:
     """Predicted cost of plans of one network on one target."""
 
-    def __init__(self, dense: Network, groups: Sequence[ChannelGroup], model: CostModel) -> None:
-        """`dense` is the table of the uncut network in fp32, `groups` its own."""
+    def __init__(
+        self,
+        dense: Network,
+        groups: Sequence[ChannelGroup],
+        executed: Callable[[Format, Format], tuple[Format, Format]],
+        fit: Fit,
+    ) -> None:
+        """`dense` is the table of the uncut network in fp32, `groups` its own; `executed` as `CostModel.executed`."""
         self.network, self.groups, self.table = dense, tuple(groups), WidthTable(dense, groups)
-        self.fit = Fit(np.zeros(len(FEATURES)), np.inf, np.nan)
-        self._executed = model.executed
+        self.fit = fit
+        self._executed = executed
         self._runs: dict[LayerFormats, tuple[Format, Format]] = {}
+
+    def without(self, dense: Dense, dropped: Sequence[str]) -> Predictor:
+        """The same for `dense` without these branches."""
+        if not dropped:
+            return self
+        reduced = without(dense, dropped)
+        return self.on(reduced, channel_groups(reduced) if self.groups else [])
+
+    def of(self, plan: Plan) -> np.ndarray:
+        """Features of one plan, (1, features)."""
+        return self.features(self.widths([plan]), [formats_of(plan)])
 
     def on(self, dense: Dense, groups: Sequence[ChannelGroup]) -> Predictor:
         """The same fit for another network with its groups, such as one that has lost branches."""
@@ -107,6 +128,13 @@ class Predictor:
         """Widths (N, groups) of plans; a group that a plan does not name is uncut."""
         ratios = [[plan.channels.get(group.name, 1.0) for group in self.groups] for plan in plans]
         return np.rint(np.array(ratios).reshape(len(plans), len(self.groups)) * self.table.dense)
+
+    @property
+    def runs(self) -> dict[str, str]:
+        """Formats that were asked for so far → those that are run, weights/activations both."""
+        return {
+            f"{asked.weight}/{asked.activation}": "/".join(map(str, executed)) for asked, executed in self._runs.items()
+        }
 
     def features(self, widths: np.ndarray, formats: Sequence[Formats]) -> np.ndarray:
         """`FEATURES` summed over the rows, (N, features)."""
@@ -136,8 +164,9 @@ def fitted(
     progress: Progress | None = None,
 ) -> Predictor:
     """A predictor fitted to the costs of these plans of a strategy (`costs_of`); some ten, unlike each other."""
-    predictor = Predictor(trace(dense.module, dense.workload.example), groups, model)
-    features = predictor.features(predictor.widths(plans), [formats_of(plan) for plan in plans])
+    network = trace(dense.module, dense.workload.example)
+    predictor = Predictor(network, groups, model.executed, UNKNOWN)
+    features = np.concatenate([predictor.without(dense, plan.dropped).of(plan) for plan in plans])
     predictor.fit = fit(features, costs_of(dense, strategy, plans, model, reference, progress))
     return predictor
 

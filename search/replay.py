@@ -141,6 +141,8 @@ def simulate(
         options=settings.options,
         guide=lambda: recorded.guide,
     )
+    if recorded.dense is not None:
+        proposer.beside(recorded.dense[1:])
     lane = Lane(recorded.strategy, proposer, evaluator, name, settings.epochs, staging)
     executor = SimulatedExecutor(Blackbox(recorded.table, surrogate), setup.workers)
     board = _Found(executor)

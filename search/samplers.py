@@ -1,4 +1,4 @@
-"""The samplers of Optuna that a search can be led by, and which one suits how many trials."""
+"""The samplers that a search can be led by, our own and those of Optuna, and which one suits how many trials."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Callable
 
 import optuna
 
+from strategies import Space
 from workloads import InputError
+
+from .ehvi import ExpectedHypervolume, Foretold, Goal
 
 MANY = 1000
 """Trials from which on modelling them costs more than it gains: TPE takes 0.6 s a suggestion at 2,000, NSGA-II 1 ms."""
-FEW = 100
-"""Trials up to which a Gaussian process, at 2 to 4 s a suggestion, is worth its time where trials take minutes."""
-SLOW = 60.0
-"""Seconds of a full evaluation beside which a few seconds of thinking do not count."""
+MODELLED = 3
+"""Objectives beside the accuracy up to which the integral over them is worth its points."""
 
 
 def _tpe(seed: int, trials: int) -> optuna.samplers.BaseSampler:
@@ -44,7 +45,7 @@ _MAKERS: dict[str, Callable[[int, int], optuna.samplers.BaseSampler]] = {
     "random": _random,
     "qmc": _qmc,
 }
-SAMPLERS = ("auto", *_MAKERS)
+SAMPLERS = ("auto", "ehvi", *_MAKERS)
 
 
 def check_sampler(name: str) -> None:
@@ -53,20 +54,22 @@ def check_sampler(name: str) -> None:
         raise InputError(f"sampler {name!r} is unknown; allowed: {', '.join(SAMPLERS)}")
 
 
-def make_sampler(name: str, seed: int, trials: int) -> optuna.samplers.BaseSampler:
-    """The sampler of that name for a study of so many trials; `auto` has been chosen before."""
+def make_sampler(
+    name: str, seed: int, trials: int, space: Space, goal: Goal, foretold: Foretold | None
+) -> optuna.samplers.BaseSampler:
+    """The sampler of that name for a study of so many trials; `auto` has been chosen before.
+
+    Optuna's own learn space and goal from the study.
+    """
     check_sampler(name)
-    return _MAKERS[name](seed, trials)
+    return ExpectedHypervolume(space, goal, seed, foretold) if name == "ehvi" else _MAKERS[name](seed, trials)
 
 
-def choose_sampler(trials: int, objectives: int, seconds: float | None) -> str:
-    """What `auto` stands for: trials asked for, objectives beside the accuracy, and seconds of a full evaluation.
+def choose_sampler(trials: int, objectives: int) -> str:
+    """What `auto` stands for: trials asked for, objectives beside the accuracy.
 
-    `tpe`; `nsga2` for thousands of trials; `gp` for a hundred slow ones with one or two objectives beside the accuracy,
-    where its better suggestions are worth the seconds that they take.
+    `ehvi`; `tpe` where there are more objectives than it models well; `nsga2` for thousands of trials.
     """
     if trials >= MANY:
         return "nsga2"
-    if trials <= FEW and objectives <= 2 and seconds is not None and seconds >= SLOW:
-        return "gp"
-    return "tpe"
+    return "ehvi" if objectives <= MODELLED else "tpe"

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 Value = bool | int | float | str
 
 
@@ -86,6 +88,41 @@ class Space:
             steps = {member: params.get(f"{family.name}.{member}", 0) for member in family.members}
             knobs[family.name] = {m: family.levels[level] for m, level in family.levels_at(common, steps).items()}
         return knobs
+
+    def indices(self, params: Mapping[str, np.ndarray], count: int) -> np.ndarray:
+        """`decode` for many at once: indices into the levels, (count, choices and members of all families).
+
+        `params` holds arrays of shape (count,); absent ones are at their defaults.
+        """
+        columns = [params.get(c.name, np.full(count, c.default)) for c in self.choices]
+        for family in self.families:
+            fixed = family.default if family.base is None else family.base
+            common = params.get(family.name, np.full(count, fixed))
+            profile = np.array(family.profile) if family.profile is not None else None
+            for place, member in enumerate(family.members):
+                bases = common if profile is None else profile[common, place]
+                steps = params.get(f"{family.name}.{member}", 0)
+                columns.append(np.clip(bases + steps, 0, len(family.levels) - 1))
+        return np.stack(columns, axis=1) if columns else np.zeros((count, 0), dtype=int)
+
+    def values(self, indices: np.ndarray) -> dict[str, Any]:
+        """Knob values by name of one row of `indices`, (choices and members,), as `decode` gives them."""
+        knobs: dict[str, Any] = {c.name: c.levels[place] for c, place in zip(self.choices, indices, strict=False)}
+        column = len(self.choices)
+        for family in self.families:
+            own = indices[column : column + len(family.members)]
+            knobs[family.name] = {m: family.levels[place] for m, place in zip(family.members, own, strict=True)}
+            column += len(family.members)
+        return knobs
+
+    def tops(self) -> np.ndarray:
+        """The highest of `indices`, in their order."""
+        tops = [len(c.levels) - 1 for c in self.choices]
+        return np.array(tops + [len(family.levels) - 1 for family in self.families for _ in family.members])
+
+    def common_names(self) -> frozenset[str]:
+        """Parameters that concern the whole network."""
+        return frozenset(knob.name for knob in self._common())
 
     def ladder(self, rungs: int) -> list[dict[str, int]]:
         """At most `rungs` parameter sets: the defaults, then `ladder_knob` from its smallest network upwards, evenly.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cost_models import target
-from search.predictor import FEATURES, Predictor, fit, fitted, frozen_by
+from search.predictor import FEATURES, UNKNOWN, Predictor, fit, fitted, frozen_by
 from search.width_table import WidthTable
 from strategies import Plan, channel_groups, find_groups, shrink, strategy
 from tests.search.fakes import FakeLatency
@@ -43,7 +43,7 @@ def test_the_table_from_widths_is_that_of_the_shrunk_network(name: str) -> None:
     module, example = build().eval(), torch.zeros(1, *shape)
     groups, network, random = find_groups(module, example), trace(module, example), np.random.default_rng(0)
     table, model = WidthTable(network, groups), target("counts")
-    predictor = Predictor(network, groups, model)
+    predictor = Predictor(network, groups, model.executed, UNKNOWN)
     predictor.fit = replace(predictor.fit, weights=_weights("MACs", "grouped MACs"))
     for _ in range(3):
         widths = np.array([group.width(random.uniform(0.05, 1)) for group in groups])
@@ -63,7 +63,7 @@ def test_groups_that_meet_in_no_row_add_their_costs(name: str) -> None:
     build, shape = NETWORKS[name]
     module, example = build().eval(), torch.zeros(1, *shape)
     groups = find_groups(module, example)
-    predictor = Predictor(trace(module, example), groups, target("counts"))
+    predictor = Predictor(trace(module, example), groups, target("counts").executed, UNKNOWN)
     predictor.fit = replace(predictor.fit, weights=np.random.default_rng(0).random(len(FEATURES)))
     dense, together, found = predictor.table.dense, set(predictor.table.together()), 0
     for first in range(len(groups)):
@@ -122,7 +122,7 @@ def test_narrow_widths_cost_what_the_target_says_that_they_run_as(digits: Dense)
     layers = ["conv2", "conv3"]
     plans = [method.plan(digits, {"weight_bits": dict.fromkeys(layers, bits)}) for bits in (2, 8)]
     network = trace(digits.module, digits.workload.example)
-    counts, fake = Predictor(network, groups, target("counts")), Predictor(network, groups, FakeLatency())
+    counts, fake = (Predictor(network, groups, model.executed, UNKNOWN) for model in (target("counts"), FakeLatency()))
     for predictor in (counts, fake):
         predictor.fit = replace(predictor.fit, weights=_weights("bit operations"))
     narrow, wide = counts.plans(plans)

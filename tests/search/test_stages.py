@@ -160,6 +160,32 @@ def test_what_is_beaten_before_its_training_is_let_go(store: Store, digits: Dens
     assert len(infeasible) == len(told) and all(t.state.name == "COMPLETE" for t in infeasible)
 
 
+def test_who_costs_more_than_was_thought_is_not_trained(store: Store, digits: Dense) -> None:
+    """Odd sizes cost three times what their neighbours do, which nobody can foresee."""
+
+    class Dear(FakeEvaluator):
+        def run(self, job: Job) -> Entry | Report:
+            report = super().run(job)
+            ratios = list(dict(job.plan)["channels"].values())
+            if isinstance(report, Report) and ratios and round(sum(ratios) / len(ratios) * 1000) % 2:
+                figures = {name: 3 * value for name, value in report.known.figures["counts"].items() if value}
+                return replace(report, known=replace(report.known, figures={"counts": figures}))
+            return report
+
+    searched = campaign(sampler="ehvi", staging=Staging(screen=True))
+    summary = run(store, Dear(digits), trials=20, campaign=searched)
+    assert summary.let_go["l1"]["costs more than it was chosen for"] >= 3
+    assert summary.finished == 20
+    trials = optuna.load_study(study_name="s/l1", storage=store.url).get_trials()
+    told = [t for t in trials if t.user_attrs.get("reason") == "costs more than it was chosen for"]
+    assert all(t.user_attrs["known"].keys() == {"bit_operations@counts"} and t.constraints["screened"] for t in told)
+    # A resumed search knows what they cost.
+    evaluator = Dear(digits)
+    assert run(store, evaluator, trials=24, resume=True, campaign=searched).finished == 4
+    digests = [r.digest for r in log(store)]
+    assert len(set(digests)) == len(digests)
+
+
 def test_limits_are_constraints_and_what_exceeds_them_is_never_trained(store: Store, digits: Dense) -> None:
     evaluator = FakeEvaluator(digits)
     summary = run(store, evaluator, trials=8, campaign=campaign(limits=("parameters=500", "drop=40")))
@@ -256,9 +282,9 @@ def test_stages_by_name_and_by_what_they_save() -> None:
 
 
 def test_auto_takes_the_sampler_that_suits() -> None:
-    assert choose_sampler(5000, 1, 1.0) == "nsga2"
-    assert choose_sampler(50, 1, 300.0) == "gp"
-    assert choose_sampler(50, 4, 300.0) == choose_sampler(50, 1, 2.0) == choose_sampler(50, 1, None) == "tpe"
+    assert choose_sampler(5000, 1) == "nsga2"
+    assert choose_sampler(50, 1) == choose_sampler(999, 3) == "ehvi"
+    assert choose_sampler(50, 4) == "tpe"
 
 
 @pytest.mark.parametrize(
@@ -285,5 +311,7 @@ def test_what_a_study_was_begun_with_is_known_when_it_goes_on(store: Store, digi
 
 
 def test_an_unknown_sampler_is_refused(store: Store, digits: Dense) -> None:
-    with pytest.raises(InputError, match=r"sampler 'annealing' is unknown; allowed: auto, tpe, gp, nsga2, random, qmc"):
+    with pytest.raises(
+        InputError, match=r"sampler 'annealing' is unknown; allowed: auto, ehvi, tpe, gp, nsga2, random, qmc"
+    ):
         run(store, FakeEvaluator(digits), campaign=campaign(sampler="annealing"))

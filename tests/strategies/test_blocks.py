@@ -6,6 +6,7 @@ import copy
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -22,6 +23,8 @@ from strategies.ops.groups import channel_groups, find_groups
 from workloads import (
     Dense,
     InputError,
+    Split,
+    Workload,
     fold_batch_norm,
     initial,
     normalise,
@@ -289,6 +292,27 @@ def test_the_order_takes_each_time_the_branch_without_which_the_loss_is_least() 
     dense.memo.clear()
     assert list(blocks.removal_order(dense)) == gone
     assert all(torch.equal(tensor, before[name]) for name, tensor in dense.module.state_dict().items())
+
+
+def test_the_order_is_kept_for_these_weights_and_images_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SHRINKBOARD_CACHE", str(tmp_path))
+    asked: list[nn.Module] = []
+    loss = blocks._loss
+
+    def counted(module: nn.Module, workload: Workload, calibration: Split) -> float:
+        asked.append(module)
+        return loss(module, workload, calibration)
+
+    monkeypatch.setattr(blocks, "_loss", counted)
+    dense = four_blocks(seed=6)
+    found, first = blocks.removal_order(dense), len(asked)
+    assert first == 10
+    assert blocks.removal_order(four_blocks(seed=6)) == found and len(asked) == first
+    blocks.removal_order(four_blocks(seed=7))
+    assert len(asked) == 2 * first
+    for path in tmp_path.rglob("*.json"):
+        path.write_text('["1", "2"]')
+    assert blocks.removal_order(four_blocks(seed=6)) == found and len(asked) == 3 * first
 
 
 @given(st.integers(0, 9))

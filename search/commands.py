@@ -76,7 +76,7 @@ def search(
     ] = None,
     sampler: Annotated[
         str, typer.Option(help="ehvi, tpe, gp, nsga2, random, qmc, or auto: by trials and objectives.")
-    ] = "tpe",
+    ] = "auto",
     stages: Annotated[
         str,
         typer.Option(

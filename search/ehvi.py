@@ -39,8 +39,6 @@ POINTS = 256
 """Of the integral over costs."""
 TENTHS, MOST = 10.0, 1.1
 """Worth of an accuracy: 1 at that of the dense network, one less for every ten points, `MOST` at most."""
-LEAST = -0.2
-"""Worths below count as this in a fit: networks that collapsed are alike, and would drown all other differences."""
 FORETOLD = 0.3
 """Weight of what is foretold, scaled to a variance of 1, beside levels that reach from 0 to 1: two plans then differ as
 much in either."""
@@ -175,7 +173,7 @@ class ExpectedHypervolume(optuna.samplers.BaseSampler):
         def of_candidates(found: Predicted) -> Predicted:
             return Predicted(found.mean[own:], found.error[own:])
 
-        found = self._regressed(ACCURACY, features, np.maximum(seen.worth, LEAST))
+        found = self._regressed(ACCURACY, features, _compressed(seen.worth))
         worth, candidates = completed(seen.worth, found), of_candidates(found)
         costs, theirs = {}, {}
         for name, values in seen.costs.items():
@@ -258,6 +256,11 @@ class ExpectedHypervolume(optuna.samplers.BaseSampler):
         order = self._rng.random(rows.shape).argsort(1)
         step = self._rng.choice([-2, -1, 1, 2], p=[0.15, 0.35, 0.35, 0.15], size=rows.shape)
         return np.clip(rows + np.where(order < count, step, 0), self._low, self._high)
+
+
+def _compressed(worth: np.ndarray) -> np.ndarray:
+    """Logarithmic below 0: networks that collapsed would drown other differences, and yet say where it gets worse."""
+    return np.where(worth < 0, -np.log1p(-np.minimum(worth, 0)), worth)
 
 
 def _improvement(mean: np.ndarray, error: np.ndarray, best: np.ndarray) -> np.ndarray:

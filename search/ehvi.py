@@ -174,7 +174,11 @@ class ExpectedHypervolume(optuna.samplers.BaseSampler):
             return Predicted(found.mean[own:], found.error[own:])
 
         found = self._regressed(ACCURACY, features, _compressed(seen.worth))
-        worth, candidates = completed(seen.worth, found), of_candidates(found)
+        # What was found by luck is no better than what is expected of it: else the search would chase luck.
+        worth, candidates = (
+            np.where(seen.pending | ~np.isnan(seen.worth), found.mean[:own], np.nan),
+            of_candidates(found),
+        )
         costs, theirs = {}, {}
         for name, values in seen.costs.items():
             found = self._regressed(name, features, values)

@@ -29,7 +29,7 @@ TREES = 60
 
 @dataclass(frozen=True)
 class Predicted:
-    """Mean and standard error of a figure, (N,) each."""
+    """Mean and standard error of a figure, (N,) each: of what it is, without the noise of one more evaluation."""
 
     mean: np.ndarray
     error: np.ndarray
@@ -68,6 +68,8 @@ class Regression:
         if fresh:
             self._kernel, self._fitted_to = process.kernel_, len(values)
         mean, error = process.predict(rows, return_std=True)
+        noise = process.kernel_.k2.noise_level * values.std() ** 2
+        error = np.sqrt(np.maximum(error**2 - noise, 0.0))
         precision = np.diag(cho_solve((process.L_, True), np.eye(len(values))))
         residuals = np.ravel(process.alpha_) / precision
         overconfidence = max(1.0, float(np.sqrt(np.mean(residuals**2 * precision))))

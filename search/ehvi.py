@@ -175,10 +175,8 @@ class ExpectedHypervolume(optuna.samplers.BaseSampler):
 
         found = self._regressed(ACCURACY, features, _compressed(seen.worth))
         # What was found by luck is no better than what is expected of it: else the search would chase luck.
-        worth, candidates = (
-            np.where(seen.pending | ~np.isnan(seen.worth), found.mean[:own], np.nan),
-            of_candidates(found),
-        )
+        counts = seen.pending | ~np.isnan(seen.worth)
+        worth, candidates = np.where(counts, found.mean[:own], np.nan), of_candidates(found)
         costs, theirs = {}, {}
         for name, values in seen.costs.items():
             found = self._regressed(name, features, values)

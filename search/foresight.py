@@ -28,7 +28,7 @@ class Foresight:
             trace(dense.module, dense.workload.example),
             channel_groups(dense) if guide.cuts else [],
             self._executed,
-            Fit(np.array(guide.weights), guide.error, guide.rank_correlation or np.nan),
+            Fit(np.array(guide.weights), guide.error, guide.rank_correlation or np.nan, guide.block),
         )
         self._predictors: dict[tuple[str, ...], Predictor] = {(): whole}
         """Branches that are gone → the predictor of what is left."""

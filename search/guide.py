@@ -64,6 +64,8 @@ class Guide(BaseModel):
     """Whether widths are among what the families decide."""
     weights: tuple[float, ...]
     """Of the features of `predictor`, in the unit of the cost."""
+    block: int
+    """Channels of a block, for which the features count."""
     executed: dict[str, str]
     """Formats of weights and activations, `int4/int8`, → those that the target runs."""
     error: float
@@ -163,6 +165,7 @@ def make_guide(
         drop_losses=(),
         cuts=bool(groups),
         weights=tuple(map(float, predictor.fit.weights)),
+        block=predictor.fit.block,
         executed=predictor.runs,
         error=predictor.fit.error,
         rank_correlation=correlation if math.isfinite(correlation) else None,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import nnls
@@ -32,14 +32,14 @@ KINDS = (
     "map bytes",
     "other rows",
 )
-"""What is counted of a row. Blocked: channels filled up to a multiple of `BLOCK`; unaligned: of layers with other
+"""What is counted of a row. Blocked: channels filled up to a multiple of the block; unaligned: of layers with other
 numbers of channels, which runtimes take in another layout; patches are the inputs of all positions laid side by side;
 grouped convolutions count apart. Found by trying on ResNet-20: unaligned rows took the error of networks that were left
 out from 12 to 2 % on ONNX Runtime in fp32, from 13 to 5 % in int8, and from 4 to 2 % on OpenVINO."""
 FEATURES = (*KINDS, *(f"narrow {kind}" for kind in KINDS), "bit operations")
 """Narrow: of layers that the target runs in integers or minifloats of at most 8 bits, as bit operations are too."""
-BLOCK = 16
-"""Channels of a block on processors with 512-bit registers; where blocks are of 8, it fits nearly as well."""
+BLOCKS = (8, 16)
+"""Channels of a block on processors with 256-bit and with 512-bit registers; which it is, the fit decides."""
 RIDGE = 1e-3
 """Of the squared weight of a feature scaled to 1 beside a squared relative error: shares what cannot be told apart."""
 CALIBRATION_IMAGES = 16
@@ -56,13 +56,15 @@ class Fit:
     """Mean of |predicted − true| ÷ true, each network predicted from all others."""
     rank_correlation: float
     """Spearman's, of the same predictions with the truth; NaN where all cost the same."""
+    block: int = BLOCKS[0]
+    """One of `BLOCKS`, for which the features were counted."""
 
 
 UNKNOWN = Fit(np.zeros(len(FEATURES)), np.inf, np.nan)
 """Before anything was fitted."""
 
 
-def fit(features: np.ndarray, costs: np.ndarray) -> Fit:
+def fit(features: np.ndarray, costs: np.ndarray, block: int = BLOCKS[0]) -> Fit:
     """Non-negative least squares of relative errors: `features` (N, F) summed over rows, `costs` (N,) positive."""
     others = [np.delete(np.arange(len(costs)), place) for place in range(len(costs))]
     left_out = np.array([features[place] @ _weights(features[rest], costs[rest]) for place, rest in enumerate(others)])
@@ -70,6 +72,7 @@ def fit(features: np.ndarray, costs: np.ndarray) -> Fit:
         _weights(features, costs),
         float(np.mean(np.abs(left_out - costs) / costs)),
         float(spearmanr(left_out, costs).statistic) if np.ptp(left_out) and np.ptp(costs) else float("nan"),
+        block,
     )
 
 
@@ -145,7 +148,8 @@ class Predictor:
         narrow = np.array(
             [[_is_narrow(weight) and _is_narrow(activation) for weight, activation in row] for row in runs]
         )
-        return row_features(self.network, inputs, outputs, weight_bits, activation_bits, narrow).sum(1)
+        rows = row_features(self.network, inputs, outputs, weight_bits, activation_bits, narrow, self.fit.block)
+        return rows.sum(1)
 
     def _run(self, asked: LayerFormats | None) -> tuple[Format, Format]:
         asked = asked or LayerFormats()
@@ -166,8 +170,13 @@ def fitted(
     """A predictor fitted to the costs of these plans of a strategy (`costs_of`); some ten, unlike each other."""
     network = trace(dense.module, dense.workload.example)
     predictor = Predictor(network, groups, model.executed, UNKNOWN)
-    features = np.concatenate([predictor.without(dense, plan.dropped).of(plan) for plan in plans])
-    predictor.fit = fit(features, costs_of(dense, strategy, plans, model, reference, progress))
+    costs = costs_of(dense, strategy, plans, model, reference, progress)
+    found = []
+    for block in BLOCKS:
+        predictor.fit = replace(UNKNOWN, block=block)
+        features = np.concatenate([predictor.without(dense, plan.dropped).of(plan) for plan in plans])
+        found.append(fit(features, costs, block))
+    predictor.fit = min(found, key=lambda one: one.error)
     return predictor
 
 
@@ -207,8 +216,9 @@ def row_features(
     weight_bits: np.ndarray,
     activation_bits: np.ndarray,
     narrow: np.ndarray,
+    block: int,
 ) -> np.ndarray:
-    """`FEATURES` of every row, (N, rows, features).
+    """`FEATURES` of every row, (N, rows, features); `block` is one of `BLOCKS`.
 
     All arrays are (N, rows), or (1, rows) for all alike: channels and formats in the place of those of the table.
     """
@@ -226,14 +236,14 @@ def row_features(
     maps_out = outputs * each(lambda row: row.out_height * row.out_width)
     weights = outputs * inputs / np.where(depthwise, inputs, each(lambda row: row.groups)) * area
     macs = weights * positions
-    blocks = np.ceil(outputs / BLOCK) * np.ceil(inputs / BLOCK)
-    odd_in, odd_out = inputs % BLOCK > 0, outputs % BLOCK > 0
+    blocks = np.ceil(outputs / block) * np.ceil(inputs / block)
+    odd_in, odd_out = inputs % block > 0, outputs % block > 0
     unaligned = (odd_in | odd_out) * weighted
     kinds = np.stack(
         np.broadcast_arrays(
             weighted,
             macs * (1 - grouped),
-            blocks * BLOCK**2 * area * positions * (1 - grouped),
+            blocks * block**2 * area * positions * (1 - grouped),
             macs * unaligned,
             (maps_in * odd_in + maps_out * odd_out) * weighted,
             unaligned,

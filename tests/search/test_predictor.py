@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ from strategies import Plan, channel_groups, find_groups, shrink, strategy
 from tests.search.fakes import FakeLatency
 from tests.strategies.networks import Decoder, DenseConcat, Grouped
 from tests.strategies.subjects import Residual
-from workloads import Dense, trace
+from workloads import Dense, Network, trace
 from workloads.models.mobilenetv2 import mobilenetv2_cifar
 from workloads.models.resnet_cifar import resnet_cifar
 from workloads.models.unet import UNet
@@ -115,6 +116,20 @@ def test_a_fitted_predictor_foretells_plans_that_it_has_not_seen(digits: Dense, 
     assert np.allclose(predictor.plans(fresh), true, rtol=0.03)
     assert predictor.fit.error < 0.05
     assert predictor.fit.rank_correlation > 0.9
+
+
+@pytest.mark.parametrize("block", [8, 16])
+def test_the_fit_finds_how_many_channels_a_block_has(digits: Dense, block: int) -> None:
+    class Blocked(FakeLatency):
+        def seconds(self, network: Network) -> float:
+            filled = [math.ceil(row.out_channels / block) * block * row.macs / row.out_channels
+                      for row in network.compute_layers]  # fmt: skip
+            return 1e-6 + 3e-11 * sum(filled)
+
+    method, model, random = strategy("l1"), Blocked(), np.random.default_rng(0)
+    groups = channel_groups(digits)
+    plans = [method.plan(digits, {"keep": {g.name: random.uniform(0.1, 1) for g in groups}}) for _ in range(16)]
+    assert fitted(digits, groups, method, plans, model, frozen_by(model, digits)).fit.block == block
 
 
 def test_narrow_widths_cost_what_the_target_says_that_they_run_as(digits: Dense) -> None:

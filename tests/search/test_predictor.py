@@ -122,9 +122,11 @@ def test_a_fitted_predictor_foretells_plans_that_it_has_not_seen(digits: Dense, 
 def test_the_fit_finds_how_many_channels_a_block_has(digits: Dense, block: int) -> None:
     class Blocked(FakeLatency):
         def seconds(self, network: Network) -> float:
-            filled = [math.ceil(row.out_channels / block) * block * row.macs / row.out_channels
-                      for row in network.compute_layers]  # fmt: skip
-            return 1e-6 + 3e-11 * sum(filled)
+            total = 1e-6
+            for row in network.compute_layers:
+                blocks = math.ceil(row.in_channels / block) * math.ceil(row.out_channels / block)
+                total += 3e-11 * blocks * block**2 * row.macs / (row.in_channels * row.out_channels)
+            return total
 
     method, model, random = strategy("l1"), Blocked(), np.random.default_rng(0)
     groups = channel_groups(digits)

@@ -78,7 +78,7 @@ class Asking:
         """What limits bound beside the accuracy."""
         return tuple(limit.objective for limit in self.limits if limit.objective is not None)
 
-    def goal(self, dense_accuracy: float) -> Goal:
+    def goal(self, dense_accuracy: float, images: int) -> Goal:
         """The same for a sampler that reckons with it."""
         figures = (*self.objectives, *self.bounded)
         drops = [limit.bound for limit in self.limits if limit.objective is None]
@@ -88,6 +88,7 @@ class Asking:
             frozenset(str(figure) for figure in figures if figure.larger_is_better),
             {str(limit): limit.bound for limit in self.limits if limit.objective is not None},
             dense_accuracy - min(drops) / 100 if drops else 0.0,
+            images,
         )
 
 
@@ -129,7 +130,7 @@ class Proposer:
             name: IntDistribution(low, high) for name, (low, high) in self._ranges.items()
         }
         self._rng = np.random.default_rng([seed, *strategy.name.encode()])
-        self._goal = asking.goal(dense.validation.primary)
+        self._goal = asking.goal(dense.validation.primary, len(dense.splits.validation))
         sampler = make_sampler(
             asking.sampler, _seed(seed, strategy.name), trials, self._space, self._goal, self._foresight
         )

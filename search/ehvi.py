@@ -60,6 +60,8 @@ class Goal:
     """Name → what it may not exceed, or fall below."""
     least_accuracy: float = 0.0
     """Below which a network is worth nothing."""
+    images: int | None = None
+    """On which accuracies are found: it says how far luck goes."""
     dense_costs: Mapping[str, float] | None = None
     """Networks that cost more are worth nothing; where this is not known, those beyond the dearest."""
 
@@ -67,6 +69,13 @@ class Goal:
         """On the scale on which costs count; the less the better."""
         scaled = math.log(max(value, 1e-12))
         return -scaled if name in self.larger_is_better else scaled
+
+    def noise(self, worth: np.ndarray) -> np.ndarray:
+        """Variance of worths by the choice of the images, halved: all networks are judged on the same."""
+        if self.images is None:
+            return np.zeros(len(worth))
+        wrong = np.clip(1 - self.dense_accuracy - (worth - 1) / TENTHS, 0.5 / self.images, 1.0)
+        return np.asarray(TENTHS**2 * wrong * (1 - wrong) / self.images / 2)
 
     def worth(self, accuracy: float) -> float:
         """On the scale on which accuracies count."""
@@ -173,7 +182,7 @@ class ExpectedHypervolume(optuna.samplers.BaseSampler):
         def of_candidates(found: Predicted) -> Predicted:
             return Predicted(found.mean[own:], found.error[own:])
 
-        found = self._regressed(ACCURACY, features, _compressed(seen.worth))
+        found = self._regressed(ACCURACY, features, _compressed(seen.worth), self.goal.noise(seen.worth))
         # What was found by luck is no better than what is expected of it: else the search would chase luck.
         counts = seen.pending | ~np.isnan(seen.worth)
         worth, candidates = np.where(counts, found.mean[:own], np.nan), of_candidates(found)
@@ -200,10 +209,13 @@ class ExpectedHypervolume(optuna.samplers.BaseSampler):
         other = (other - other.mean(0)) / np.where(spread > 0, spread, 1.0)
         return np.concatenate([own, FORETOLD * other], axis=1)
 
-    def _regressed(self, name: str, features: np.ndarray, values: np.ndarray) -> Predicted:
+    def _regressed(
+        self, name: str, features: np.ndarray, values: np.ndarray, noise: np.ndarray | None = None
+    ) -> Predicted:
         """Of a figure at all rows of `features`, of which the first have `values`, NaN where they are not known."""
         known, seed = np.flatnonzero(~np.isnan(values)), int(self._rng.integers(2**31))
-        return self._regressions[name].predict(features[known], values[known], features, seed)
+        own = None if noise is None else noise[known]
+        return self._regressions[name].predict(features[known], values[known], features, seed, own)
 
     def _integrated(self, seen: _Seen, worth: Predicted, costs: Mapping[str, Predicted]) -> np.ndarray:
         goal = self.goal

@@ -30,7 +30,7 @@ def test_the_process_errs_as_it_does_when_each_value_is_left_out_for_real() -> N
     x = drawn(15, 0)
     y = additive(x) + np.random.default_rng(1).normal(0, 0.3, 15)
     regression = Regression()
-    _, off = regression._process(x, y, x)
+    _, off = regression._process(x, y, np.zeros(15), x)
     scaled = (y - y.mean()) / y.std()
     errors = []
     for place in range(15):
@@ -49,8 +49,8 @@ def test_both_together_are_nearly_as_good_as_the_better(truth: Callable[[np.ndar
     for seed in range(5):
         x, other = drawn(40, seed), drawn(200, 100 + seed)
         together.append(error(Regression().predict(x, truth(x), other, seed).mean))
-        process, _ = Regression()._process(x, truth(x), other)
-        forest, _ = _forest(x, truth(x), other, seed)
+        process, _ = Regression()._process(x, truth(x), np.zeros(40), other)
+        forest, _ = _forest(x, truth(x), np.zeros(40), other, seed)
         apart.append((error(process.mean), error(forest.mean)))
     best, worst = np.sort(np.mean(apart, axis=0))
     assert np.mean(together) < best + 0.25 * (worst - best) + 0.02

@@ -46,9 +46,11 @@ A budget too short for as many blocks, calm or not, is exceeded."""
 CALM = 1.06
 """Up to this factor above the calm level the reference is calm: states seen lie 15 to 40 % apart, calm samples 3 %."""
 SAME_STATE = 1.12
-"""Up to this factor above a level that was known before, the calm of a measurement is the same state. Calm itself drifts
-from hour to hour: one machine ran 5 to 11 % slower for an hour than in the one before, and the speed-ups of five networks
-were the same to half a percent, but with the limit of `CALM` a measurement waited 15 s for what never came back."""
+"""Up to this factor above a level that was known before, the calm of a measurement is the same state.
+
+Calm itself drifts from hour to hour: one machine ran 5 to 11 % slower than in the hour before. The speed-ups of five
+networks were the same to half a percent, but with the limit of `CALM` each waited 15 s for what never came back.
+"""
 
 DRIFT = 0.005
 """Standard deviation between measurements of one ratio, relative to it, beyond what the blocks of one measurement show.

@@ -43,8 +43,9 @@ FORETOLD = 0.3
 """Weight of what is foretold, scaled to a variance of 1, beside levels that reach from 0 to 1: two plans then differ as
 much in either."""
 
-Foretold = Callable[[np.ndarray], np.ndarray]
-"""Levels (N, places), as `Space.indices` has them → what else is known before a plan is tried, (N, features)."""
+Foretold = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Levels (N, places), as `Space.indices` has them → what else is known before a plan is tried, (N, features), and the
+logarithm of a cost (N,), from which true costs are taken to depart by little."""
 
 
 @dataclass
@@ -172,7 +173,7 @@ class ExpectedHypervolume(optuna.samplers.BaseSampler):
     def _gains(self, seen: _Seen, rows: np.ndarray, certain: Mapping[str, float]) -> np.ndarray:
         """EHVI of candidates (N, knobs), (N,); `certain` are costs that are known of all of them."""
         levels = np.concatenate([seen.levels, self._levels(rows)])
-        features = self._features(levels)
+        features, foretold = self._features(levels)
         own = len(seen.rows)
 
         def completed(values: np.ndarray, found: Predicted) -> np.ndarray:
@@ -188,26 +189,27 @@ class ExpectedHypervolume(optuna.samplers.BaseSampler):
         worth, candidates = np.where(counts, found.mean[:own], np.nan), of_candidates(found)
         costs, theirs = {}, {}
         for name, values in seen.costs.items():
-            found = self._regressed(name, features, values)
+            found = self._regressed(name, features, values - foretold[:own])
+            found = Predicted(found.mean + foretold, found.error)
             costs[name], theirs[name] = completed(values, found), of_candidates(found)
             if name in certain:
                 known = self.goal.cost(name, certain[name])
                 theirs[name] = Predicted(np.full(len(rows), known), np.full(len(rows), CERTAIN))
         return self._integrated(replace(seen, worth=worth, costs=costs), candidates, theirs)
 
-    def _features(self, levels: np.ndarray) -> np.ndarray:
-        """(N, features): a family weighs as much as one choice."""
+    def _features(self, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(N, features), in which a family weighs as much as one choice, and foretold costs (N,)."""
         weights = np.concatenate(
             [np.ones(len(self._space.choices))]
             + [np.full(len(family.members), len(family.members) ** -0.5) for family in self._space.families]
         )
         own = levels / np.maximum(self._space.tops(), 1) * weights
         if self._foretold is None:
-            return own
-        other = self._foretold(levels)
+            return own, np.zeros(len(levels))
+        other, cost = self._foretold(levels)
         spread = other.std(0)
         other = (other - other.mean(0)) / np.where(spread > 0, spread, 1.0)
-        return np.concatenate([own, FORETOLD * other], axis=1)
+        return np.concatenate([own, FORETOLD * other], axis=1), cost
 
     def _regressed(
         self, name: str, features: np.ndarray, values: np.ndarray, noise: np.ndarray | None = None

@@ -129,8 +129,10 @@ def make_guide(
         return None
     model = next((model for model in models if model.objective == "latency"), models[0])
     groups = channel_groups(dense) if any(part.role == "channels" for part in families) else []
-    plans = [plan_at(dense, strategy, space, levels) for levels in unlike(families)]
+    every = list(unlike(families))
+    plans = [plan_at(dense, strategy, space, levels) for levels in every]
     plans += [plan_at(dense, strategy, space, {}, {DROP: index}) for index in _some(_drops(space))]
+    plans += [plan_at(dense, strategy, space, levels, other) for other in _others(space) for levels in every[2:5:2]]
     lengths = [*(part.trials for part in families), len(plans), *(part.top + 1 for part in families)]
     steps = _Steps(progress, [*lengths, len(_drops(space)) - 1])
     curves = {part.family.name: part.curves(dense, steps.part(place)) for place, part in enumerate(families)}
@@ -298,6 +300,17 @@ def _some(drops: Sequence[int]) -> list[int]:
     """Levels of the knob `drop` to fit a cost to: most, half and a few; only so is it told what a layer costs."""
     most = [index for index, count in enumerate(drops) if count]
     return sorted({most[0], most[len(most) // 2], most[-1]}) if most else []
+
+
+def _others(space: Space) -> list[dict[str, int]]:
+    """Choices but `drop`, each away from its default: only so is it told what aligned widths cost."""
+    return [
+        {choice.name: index}
+        for choice in space.choices
+        if choice.name != DROP
+        for index in range(len(choice.levels))
+        if index != choice.default
+    ]
 
 
 def _depths(

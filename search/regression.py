@@ -56,7 +56,7 @@ class Regression:
             return Predicted(np.full(len(rows), values.mean()), np.full(len(rows), CERTAIN))
         process, off = self._process(known, values, noise, rows)
         forest, off_forest = _forest(known, values, noise, rows, seed)
-        share = (off_forest + CERTAIN**2) / (off + off_forest + 2 * CERTAIN**2)
+        share = 1 / (1 + (off / max(off_forest, CERTAIN**2)) ** 2)
         mean = share * process.mean + (1 - share) * forest.mean
         variance = share * process.error**2 + (1 - share) * forest.error**2
         variance += share * (1 - share) * (process.mean - forest.mean) ** 2

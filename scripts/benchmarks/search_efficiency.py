@@ -278,18 +278,19 @@ def markdown(about: dict[str, str], cells: dict[str, Cell]) -> str:
             for seed, (s, c) in found.items()
             if seed in strong and c[-1] >= strong[seed]
         ]
-        own = {seed: cell for cell in cells.values() if cell["method"] == method for seed in (cell["seed"],)}
+        judged = [cell for cell in cells.values() if "anew" in cell]  # older results are not
+        own = {cell["seed"]: cell for cell in judged if cell["method"] == method}
         early, late = ([worth(cell, count) for cell in own.values()] for count in (FIRST, None))
         against = [
             worth(cell, None) - worth(cells[f"strong, {seed}"], None)
             for seed, cell in own.items()
-            if f"strong, {seed}" in cells
+            if "anew" in cells.get(f"strong, {seed}", {})
         ]
         arrives = f"{np.mean(reach):.0f} ({len(reach)} of {len(found)})" if reach else "–"
         lines.append(
             f"| {method} | {len(found)} | {' | '.join(after)} | {told([c[-1] for _, c in every])} "
             f"| {np.mean([s[-1] for s, _ in every]):.0f} | {told(beside) if beside else '–'} | {arrives} "
-            f"| {told(early)} | {told(late)} | {told(against) if against else '–'} |"
+            f"| {' | '.join(told(values) if values else '–' for values in (early, late, against))} |"
         )
     return "\n".join(lines)
 

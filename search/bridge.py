@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +36,7 @@ LADDER = 5
 PROMISE = 0.5
 """Of the gain that was expected: a candidate that by its true costs is left with less is not trained."""
 SCREENED = "screened"
-"""Constraint that a candidate violates which was clearly beaten before its training."""
+"""Constraint that a candidate violates which was let go before its training: clearly beaten, or too dear."""
 _GUIDE, _NONE = "guide", "none"
 """Attribute of the study that holds its guide, and what stands there where the space has none."""
 _DUPLICATES_IN_A_ROW = 20
@@ -79,7 +79,10 @@ class Asking:
         return tuple(limit.objective for limit in self.limits if limit.objective is not None)
 
     def goal(self, dense_accuracy: float, images: int) -> Goal:
-        """The same for a sampler that reckons with it."""
+        """The same for a sampler that reckons with it.
+
+        `dense_accuracy` is a fraction, of as many validation `images`.
+        """
         figures = (*self.objectives, *self.bounded)
         drops = [limit.bound for limit in self.limits if limit.objective is None]
         return Goal(
@@ -164,14 +167,10 @@ class Proposer:
         if len(costs) == len(dense):
             self._goal.dense_costs = costs
 
-    def _figures(self, known: Known, objectives: Iterable[Objective]) -> dict[str, float]:
-        """What is known of objectives, by name."""
-        told = {str(objective): objective.value(known) for objective in objectives}
-        return {name: value for name, value in told.items() if value is not None}
-
     def _known(self, known: Known) -> dict[str, float]:
-        """Costs by name, of objectives and of what is bounded."""
-        return self._figures(known, [*self.asking.objectives, *self.asking.bounded])
+        """Costs by name, of objectives and of what is bounded, as far as they are known."""
+        told = {str(figure): figure.value(known) for figure in (*self.asking.objectives, *self.asking.bounded)}
+        return {name: value for name, value in told.items() if value is not None}
 
     @property
     def space(self) -> Space:

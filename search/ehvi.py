@@ -220,6 +220,10 @@ class ExpectedHypervolume(optuna.samplers.BaseSampler):
         return self._regressions[name].predict(features[known], values[known], features, seed, own)
 
     def _integrated(self, seen: _Seen, worth: Predicted, costs: Mapping[str, Predicted]) -> np.ndarray:
+        """The integral at the head of this module, (N,), in parts of the box of costs that it goes over.
+
+        The box reaches from the cheapest that is likely to the dense network, or else to the dearest that was found.
+        """
         goal = self.goal
         reached = seen.stacked(goal.costs)
         counts = ~np.isnan(seen.worth) & ~np.isnan(reached).any(1)

@@ -120,8 +120,8 @@ def make_guide(
     the first model that answers latency, else of the first. `widths` are those that `Strategy.space` is asked with,
     `reference` is that model's frozen dense network. Where the space has the knob `drop`, the ladder says how many
     branches go too; what a group or layer loses is taken to be the same without them. On a measured target ResNet-20
-    takes 40 s, most of it the table of `width_sensitivity`, which is kept. Raises `InputError` where the target cannot
-    take the network.
+    took 40 s with 14 networks to cost, most of it the table of `width_sensitivity`, which is kept. Raises `InputError`
+    where the target cannot take the network.
     """
     space = strategy.space(dense, widths)
     families = understood(dense, strategy, space)
@@ -330,12 +330,12 @@ def _depths(
             found.append(_Depth({DROP: index}, loss, costs, whole))
             continue
         reduced = without(dense, plan.dropped)
-        groups = channel_groups(reduced) if costs.predictor.groups else []
+        predictor = costs.predictor.without(dense, plan.dropped)
         own, left = [], {}
         for part in parts:
-            changed, left[part.family.name] = _on(part, dense, reduced, groups)
+            changed, left[part.family.name] = _on(part, dense, reduced, predictor.groups)
             own.append(changed)
-        found.append(_Depth({DROP: index}, loss, _Costs(costs.predictor.on(reduced, groups), plan, own), left))
+        found.append(_Depth({DROP: index}, loss, _Costs(predictor, plan, own), left))
     return found
 
 

@@ -106,18 +106,15 @@ class Predictor:
         if not dropped:
             return self
         reduced = without(dense, dropped)
-        return self.on(reduced, channel_groups(reduced) if self.groups else [])
+        other = copy.copy(self)
+        other.network = trace(reduced.module, reduced.workload.example)
+        other.groups = tuple(channel_groups(reduced)) if self.groups else ()
+        other.table = WidthTable(other.network, other.groups)
+        return other
 
     def of(self, plan: Plan) -> np.ndarray:
         """Features of one plan, (1, features)."""
         return self.features(self.widths([plan]), [formats_of(plan)])
-
-    def on(self, dense: Dense, groups: Sequence[ChannelGroup]) -> Predictor:
-        """The same fit for another network with its groups, such as one that has lost branches."""
-        other = copy.copy(self)
-        other.network, other.groups = trace(dense.module, dense.workload.example), tuple(groups)
-        other.table = WidthTable(other.network, groups)
-        return other
 
     def cost(self, widths: np.ndarray, formats: Sequence[Formats]) -> np.ndarray:
         """Costs (N,) at widths (N, groups) and number formats, N of them or one for all."""
@@ -171,10 +168,11 @@ def fitted(
     network = trace(dense.module, dense.workload.example)
     predictor = Predictor(network, groups, model.executed, UNKNOWN)
     costs = costs_of(dense, strategy, plans, model, reference, progress)
-    found = []
+    own, found = [predictor.without(dense, plan.dropped) for plan in plans], []
     for block in BLOCKS:
-        predictor.fit = replace(UNKNOWN, block=block)
-        features = np.concatenate([predictor.without(dense, plan.dropped).of(plan) for plan in plans])
+        for each in own:
+            each.fit = replace(UNKNOWN, block=block)
+        features = np.concatenate([each.of(plan) for each, plan in zip(own, plans, strict=True)])
         found.append(fit(features, costs, block))
     predictor.fit = min(found, key=lambda one: one.error)
     return predictor

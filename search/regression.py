@@ -25,6 +25,7 @@ KERNEL = 1.0 * DotProduct(1.0, (1e-2, 1e2)) + 1.0 * Matern(1.0, (0.1, 30.0), nu=
 REFIT = 1.1
 """The kernel is fitted anew when so many times more is known than at its last fit."""
 TREES = 60
+"""Of a forest: with fewer, some value may be left out of none, and has no error out of bag."""
 JITTER = 1e-10
 """Of the diagonal of a kernel matrix, so that it can be inverted."""
 

@@ -74,11 +74,10 @@ def levels(space: Space, knobs: Mapping[str, int]) -> dict[str, int]:
     A sampler's knobs are a common level and a step of every layer; their sum is what a network knows. Fitted to it, the
     rank correlation of accuracies was 0.70 to 0.85 on three studies of digits/cnn, and 0.56 to 0.69 on the knobs.
     """
-    decoded = space.decode(knobs)
-    found = {choice.name: choice.levels.index(decoded[choice.name]) for choice in space.choices}
-    for family in space.families:
-        found |= {f"{family.name}.{m}": family.levels.index(v) for m, v in decoded[family.name].items()}
-    return found
+    names = [choice.name for choice in space.choices]
+    names += [f"{family.name}.{member}" for family in space.families for member in family.members]
+    (row,) = space.indices({name: np.array([value]) for name, value in knobs.items()}, 1)
+    return dict(zip(names, map(int, row), strict=True))
 
 
 class Surrogate:

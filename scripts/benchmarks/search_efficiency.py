@@ -177,7 +177,8 @@ def searched(method: str, scale: str, seed: int, boards: Path | None = None, che
         if boards:
             boards.mkdir(parents=True, exist_ok=True)
             board = boards / f"{scale}, {method}, {seed}.db"
-            board.unlink(missing_ok=True)  # of a search that was cut off
+            for left in boards.glob(f"{board.name}*"):
+                left.unlink()  # of a search that was cut off
         trials = chosen["few" if method in FEW else "many"]
         with Store(str(board)) as store:
             summary = run_campaign(campaign, store, trials=trials, evaluator=evaluator, listen=listen)

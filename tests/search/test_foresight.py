@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from cost_models import target
+from cost_models import CostModel, target
 from search.foresight import NOTHING, Foresight
 from search.guide import Guide, guided, make_guide
 from search.sensitivity import Curve, Sensitivity, format_sensitivity, width_sensitivity
@@ -30,8 +30,8 @@ def drawn(space: Space, count: int) -> np.ndarray:
     return space.indices({n: rng.integers(a, b, count, endpoint=True) for n, (a, b) in space.ranges().items()}, count)
 
 
-def foretold(dense: Dense, method: Strategy, model: object) -> tuple[Space, Guide, Foresight]:
-    found = make_guide(dense, method, [model], widths=BITS)  # type: ignore[list-item]
+def foretold(dense: Dense, method: Strategy, model: CostModel) -> tuple[Space, Guide, Foresight]:
+    found = make_guide(dense, method, [model], widths=BITS)
     assert found is not None
     guide = Guide.from_json(json.loads(json.dumps(found.to_json())))  # as it comes out of a study
     space = guided(method.space(dense, BITS), guide)

@@ -20,7 +20,7 @@ class Foresight:
     """Call it with levels (N, places), as `Space.indices` has them.
 
     It answers features, (N, families + 2): the logarithms of the predicted loss by every family and in all, and of the
-    predicted cost; and that last one apart, (N,).
+    predicted cost; and those last two apart, (N,) each.
     """
 
     def __init__(self, dense: Dense, strategy: Strategy, space: Space, guide: Guide) -> None:
@@ -35,14 +35,14 @@ class Foresight:
         """Branches that are gone → the predictor of what is left."""
         self._known: dict[bytes, np.ndarray] = {}
 
-    def __call__(self, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows = np.ascontiguousarray(levels, dtype=np.int64)
         fresh = [place for place, row in enumerate(rows) if row.tobytes() not in self._known]
         if fresh:
             for place, found in zip(fresh, self._features(rows[fresh]), strict=True):
                 self._known[rows[place].tobytes()] = found
         found = np.stack([self._known[row.tobytes()] for row in rows])
-        return found, found[:, -1]
+        return found, found[:, -2], found[:, -1]
 
     def _features(self, levels: np.ndarray) -> np.ndarray:
         losses = self._losses(levels)

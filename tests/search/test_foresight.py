@@ -50,8 +50,8 @@ def test_losses_are_those_of_the_tables(digits: Dense) -> None:
     levels = drawn(space, 20)
     levels[:, [choice.name for choice in space.choices].index("align")] = 0
     plans = [method.plan(digits, space.values(row)) for row in levels]
-    found, cost = foresight(levels)
-    assert (cost == found[:, -1]).all()
+    found, loss, cost = foresight(levels)
+    assert (loss == found[:, -2]).all() and (cost == found[:, -1]).all()
     assert found.shape == (20, len(space.families) + 2)
     assert np.exp(found[:, -2]) - NOTHING == pytest.approx([table.loss(plan) for plan in plans], abs=2e-5)
 
@@ -63,7 +63,7 @@ def test_costs_are_those_of_the_networks_made_where_the_cost_is_of_the_predictor
     plans = [method.plan(deep, space.values(row)) for row in levels]
     assert len({len(plan.dropped) for plan in plans}) > 3
     made = [model.seconds(trace(method.compress(deep, plan).module, deep.workload.example)) for plan in plans]
-    assert np.exp(foresight(levels)[1]) == pytest.approx(made, rel=0.02 + 3 * guide.error)
+    assert np.exp(foresight(levels)[2]) == pytest.approx(made, rel=0.02 + 3 * guide.error)
 
 
 def test_what_branches_are_worth_counts(deep: Dense, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,8 @@ Every method searches the same workload, strategy and target, from the same dens
 
 - `ours`: a space shaped by sensitivity, its plans first; screening; the sampler `ehvi`. Full evaluations are too short
   for rungs here
+- `ehvi`: that sampler in the space of `strong`, which is what the command takes by default where a training is shorter
+  than the stages before it, as on digits
 - `strong`: a ladder of uniform sizes, common levels with deviations, TPE: a study as an expert sets it up
 - `tpe`, `nsga2`, `random`: every layer's ratio drawn on its own, cold
 - `no sensitivity`, `no screening`, `no ehvi` (TPE), `with rungs`: ours with one of its parts less or more
@@ -50,6 +52,7 @@ OURS = {"layout": "guided", "staging": Staging(True), "sampler": "ehvi"}
 COLD = {"layout": "flat", "staging": Staging()}
 METHODS: dict[str, dict[str, Any]] = {
     "ours": OURS,
+    "ehvi": {"layout": "levels", "staging": Staging(), "sampler": "ehvi"},
     "strong": {"layout": "levels", "staging": Staging()},
     "tpe": COLD,
     "nsga2": COLD | {"sampler": "nsga2"},

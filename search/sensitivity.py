@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
 from sklearn.isotonic import IsotonicRegression
 from torch import Tensor, nn
 from torch.nn import functional
@@ -40,13 +39,11 @@ from workloads import (
     VOID,
     Dense,
     Format,
-    InputError,
     LayerFormats,
     Progress,
-    cache_folder,
     fold_batch_norm,
+    kept,
     normalise,
-    write_whole,
 )
 
 from .rerun import Rerun
@@ -125,7 +122,7 @@ def width_sensitivity(
     groups, subset = channel_groups(dense), _Subset.of(dense)
     content = {"groups": [(group.name, group.channels) for group in groups], "ratios": sorted(ratios)}
     measure = partial(_measure_widths, dense, groups, sorted(ratios), subset, progress)
-    return _kept(dense, subset, "width", content, measure)
+    return _kept_curves(dense, subset, "width", content, measure)
 
 
 def branch_sensitivity(dense: Dense, dropped: Sequence[Sequence[str]], progress: Progress | None = None) -> Curve:
@@ -148,7 +145,7 @@ def branch_sensitivity(dense: Dense, dropped: Sequence[Sequence[str]], progress:
         left = sorted(found)
         return {"branches": curve(left, [found[count] for count in left], untouched)}
 
-    return _kept(dense, subset, "branch", {"dropped": [list(names) for names in dropped]}, measure)["branches"]
+    return _kept_curves(dense, subset, "branch", {"dropped": [list(names) for names in dropped]}, measure)["branches"]
 
 
 def format_sensitivity(
@@ -164,7 +161,7 @@ def format_sensitivity(
     tried = {layer: _tried(forms) for layer, forms in formats.items()}
     content = {layer: [str(form) for form in forms] for layer, forms in sorted(tried.items())}
     measure = partial(_measure_formats, dense, side, tried, subset, progress)
-    return _kept(dense, subset, side, content, measure)
+    return _kept_curves(dense, subset, side, content, measure)
 
 
 @dataclass(frozen=True)
@@ -319,7 +316,7 @@ def _tried(formats: Sequence[Format]) -> list[Format]:
 _CURVES = TypeAdapter(dict[str, Curve])
 
 
-def _kept(
+def _kept_curves(
     dense: Dense, subset: _Subset, what: str, content: Mapping[str, Any], measure: Callable[[], dict[str, Curve]]
 ) -> dict[str, Curve]:
     """The curves from the cache, else measured and put there; named by everything that they depend on."""
@@ -332,14 +329,4 @@ def _kept(
         "what": what,
         "content": content,
     }
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    path = cache_folder() / "sensitivity" / f"{what}-{name[:24]}.json"
-    try:
-        return _CURVES.validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        curves = measure()
-    try:
-        write_whole(path, _CURVES.dump_json(curves))
-    except OSError as error:
-        raise InputError(f"cache folder {path.parent} cannot be written: {error.strerror}") from error
-    return curves
+    return kept("sensitivity", key, _CURVES, measure)

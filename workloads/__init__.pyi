@@ -1,6 +1,8 @@
 from .batch_norm import reestimate_batch_norm as reestimate_batch_norm
 from .batches import calibration_batches as calibration_batches
 from .batches import normalise as normalise
+from .cache import cache_folder as cache_folder
+from .cache import kept as kept
 from .catalogue import workload as workload
 from .catalogue import workload_names as workload_names
 from .catalogue import workload_summaries as workload_summaries
@@ -18,9 +20,9 @@ from .custom import custom_workload as custom_workload
 from .data.splits import ArraySplit as ArraySplit
 from .data.splits import stratified as stratified
 from .datasets import dataset_names as dataset_names
-from .dense_network import cache_folder as cache_folder
 from .dense_network import dense as dense
 from .dense_network import dense_is_cached as dense_is_cached
+from .dense_network import digest as digest
 from .dense_network import initial as initial
 from .dense_network import untrained as untrained
 from .errors import InputError as InputError

@@ -11,19 +11,18 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from .cache import VARIABLE, cache_folder
 from .contract import Accuracy, Dense, Split, TrainingCost, Workload
 from .errors import InputError
 from .evaluation import evaluate
 from .training import Progress, train
 from .whole_files import write_whole
 
-VARIABLE = "SHRINKBOARD_CACHE"
 _VERSION = 1
 """Of what training computes from equal inputs; raise it when `train` changes, and the cache starts anew."""
 
@@ -128,11 +127,6 @@ def _cache_file(workload: Workload, seed: int, module: nn.Module, split: Split, 
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     name = re.sub(r"[^\w.-]+", "-", workload.name)
     return Path(cache_dir or cache_folder()).expanduser() / "dense" / f"{name}-{seed}-{key[:24]}.safetensors"
-
-
-def cache_folder() -> Path:
-    """Where this user's networks and levels are kept: `SHRINKBOARD_CACHE`, else the system's folder for caches."""
-    return Path(os.environ.get(VARIABLE) or platformdirs.user_cache_dir("shrinkboard")).expanduser()
 
 
 def _data_digest(split: Split) -> str:

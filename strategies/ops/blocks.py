@@ -8,10 +8,7 @@ computes what the network with its output zeroed does.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import hashlib
-import json
 import math
 import operator
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -23,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Interpreter, Node
 
@@ -32,12 +30,12 @@ from workloads import (
     InputError,
     Split,
     Workload,
-    cache_folder,
+    digest,
+    kept,
     normalise,
     recipe_loss,
     reestimate_batch_norm,
     symbolic_graph,
-    write_whole,
 )
 
 from .groups import channel_groups
@@ -300,6 +298,9 @@ def _agree(module: nn.Module, dropped: Sequence[Branch], images: Tensor) -> bool
     )
 
 
+_ORDER = TypeAdapter(tuple[str, ...])
+
+
 def _kept_order(dense: Dense) -> tuple[str, ...]:
     """The order from the cache, else found and put there; named by everything that it depends on."""
     names = sorted(branch.name for branch in branches(dense))
@@ -308,21 +309,16 @@ def _kept_order(dense: Dense) -> tuple[str, ...]:
     images = min(MOST_IMAGES, max(FEWEST_IMAGES, len(train) // (4 * max(tried, 1))))
     chosen = np.random.default_rng(dense.seed).permutation(len(train))[:images]
     calibration = train.batch(chosen)
-    about = [_VERSION, torch.__version__, dense.workload.name, repr(dense.module), names]
-    key = hashlib.sha256(json.dumps(about).encode())
-    for tensor in (*dense.module.state_dict().values(), *calibration):
-        key.update(tensor.contiguous().cpu().numpy().tobytes())
-    path = cache_folder() / "branches" / f"{key.hexdigest()[:24]}.json"
-    with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
-        kept = json.loads(path.read_bytes())
-        if sorted(kept) == names:
-            return tuple(kept)
-    order = _removal_order(dense, ArraySplit(*calibration))
-    try:
-        write_whole(path, json.dumps(order).encode())
-    except OSError as error:
-        raise InputError(f"cache folder {path.parent} cannot be written: {error.strerror}") from error
-    return order
+    depends_on = {
+        "version": _VERSION,
+        "torch": torch.__version__,
+        "workload": dense.workload.name,
+        "structure": repr(dense.module),
+        "weights": digest(dense.module.state_dict()),
+        "data": digest(dict(zip(("images", "targets"), calibration, strict=True))),
+        "branches": names,
+    }
+    return kept("branches", depends_on, _ORDER, lambda: _removal_order(dense, ArraySplit(*calibration)))
 
 
 def _removal_order(dense: Dense, calibration: Split) -> tuple[str, ...]:

@@ -311,7 +311,7 @@ def test_the_order_is_kept_for_these_weights_and_images_only(monkeypatch: pytest
     blocks.removal_order(four_blocks(seed=7))
     assert len(asked) == 2 * first
     for path in tmp_path.rglob("*.json"):
-        path.write_text('["1", "2"]')
+        path.write_text('["1", "2')
     assert blocks.removal_order(four_blocks(seed=6)) == found and len(asked) == 3 * first
 
 

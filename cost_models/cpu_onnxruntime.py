@@ -13,7 +13,15 @@ from workloads import FP32, Format, LayerFormats
 
 from .base import Deployable
 from .cpu import CpuTarget
-from .export import INPUT, export_onnx, layers_in_int8, quantise_onnx, weight_bytes
+from .export import (
+    INPUT,
+    copying_shortcuts,
+    export_onnx,
+    layers_in_int8,
+    quantise_onnx,
+    runs_in_int8,
+    weight_bytes,
+)
 from .machine import multiplies_int8_exactly, processor
 from .measured import Program, Session
 
@@ -53,8 +61,10 @@ def quantised_onnx(deployable: Deployable) -> onnx.ModelProto:
         layer.name: LayerFormats(layer.weight_format, layer.activation_format)
         for layer in deployable.network.compute_layers
     }
+    some = any(runs_in_int8(form) for form in formats.values())
+    module = copying_shortcuts(deployable.module) if some else deployable.module
     return quantise_onnx(
-        export_onnx(deployable.module, deployable.example),
+        export_onnx(module, deployable.example),
         deployable.calibration,
         formats,
         reduce_range=not multiplies_int8_exactly(processor()),

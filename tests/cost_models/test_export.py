@@ -7,11 +7,15 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from cost_models import export_onnx, quantise_onnx
-from cost_models.export import layer_of
-from workloads import Format, InputError, LayerFormats
+from cost_models.cpu_onnxruntime import quantised_onnx
+from cost_models.export import copying_shortcuts, layer_of
+from workloads import Format, InputError, LayerFormats, PadShortcut
+from workloads.models.resnet_cifar import resnet_cifar
 
 INT8 = LayerFormats(Format("int", 8), Format("int", 8))
 
@@ -92,8 +96,6 @@ def test_equal_weights_keep_their_own_names():
 
 
 def test_a_pad_shortcut_goes_through_in_int8(deploy):
-    from workloads.models.resnet_cifar import resnet_cifar
-
     module = resnet_cifar(classes=10, depth=8).eval()
     deployable = deploy(module, "int8", side=32)
     model = export_onnx(module, deployable.example)
@@ -103,6 +105,27 @@ def test_a_pad_shortcut_goes_through_in_int8(deploy):
         expected = module(images).numpy()
     np.testing.assert_allclose(run(model, images), expected, rtol=1e-4, atol=1e-5)
     assert np.corrcoef(run(int8, images).ravel(), expected.ravel())[0, 1] > 0.99
+
+
+@given(st.integers(1, 3), st.lists(st.integers(-1, 4), min_size=1, max_size=9), st.integers(4, 9))
+def test_copying_shortcuts_compute_the_same(stride: int, source: list[int], side: int) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), PadShortcut(5, source, stride)).eval()
+    images = torch.randn(2, 3, side, side)
+    assert torch.equal(copying_shortcuts(module)(images), module(images))
+
+
+def test_a_residual_network_runs_in_int8_throughout(deploy, tmp_path):
+    """Between the first conversion and the last nothing is in fp32: no shortcut, no addition, no pooling."""
+    deployable = deploy(resnet_cifar(classes=10, depth=14).eval(), "int8", side=32)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "optimised.onnx"), 3
+    onnxruntime.InferenceSession(quantised_onnx(deployable).SerializeToString(), options, ["CPUExecutionProvider"])
+    nodes = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert nodes.count("QLinearConv") == 15  # 13 layers and two shortcuts
+    assert nodes.count("QuantizeLinear") == nodes.count("DequantizeLinear") == 1
+    assert set(nodes) - {"Transpose", "Flatten"} == {
+        *("QuantizeLinear", "QLinearConv", "QLinearAdd", "QLinearGlobalAveragePool", "QGemm", "DequantizeLinear"),
+    }
 
 
 def test_the_module_and_the_logging_are_left_as_they_were(network, deploy):

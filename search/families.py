@@ -102,9 +102,11 @@ def plan_at(
     space: Space,
     levels: Mapping[str, Mapping[str, int]],
     choices: Mapping[str, int] | None = None,
+    dropped: Sequence[str] = (),
 ) -> Plan:
-    """The plan with these levels (family → member → index) and choices; other families at their top."""
-    knobs = space.decode(choices or {})
+    """The plan with these levels (family → member → index) and choices, other families at their top, without branches
+    but those that are `dropped`."""
+    knobs = space.decode(choices or {}) | {"dropped": dropped}
     for family in space.families:
         if family.base is None:
             chosen = levels.get(family.name, dict.fromkeys(family.members, -1))

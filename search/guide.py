@@ -26,6 +26,7 @@ from strategies import (
     channel_groups,
     formats_of,
     groups_before,
+    removals,
     without,
 )
 from workloads import Dense, Formats, InputError, LayerFormats, Progress
@@ -33,7 +34,7 @@ from workloads import Dense, Formats, InputError, LayerFormats, Progress
 from .families import Part, plan_at, understood, unlike
 from .predictor import Predictor, costs_of, fitted, frozen_by
 from .programme import Programme
-from .sensitivity import Curve, branch_sensitivity
+from .sensitivity import Curve
 
 HARMLESS, HOPELESS = 0.02, 2.0
 """Predicted increases of the loss in nats: below the first, a dearer plan gains nothing; beyond the second, which is
@@ -58,8 +59,11 @@ class Guide(BaseModel):
     """Parameter sets to try first, the wider apart the earlier: as many as are wanted, from the front."""
     losses: dict[str, dict[str, tuple[float, ...]]]
     """Family → member → predicted increase of the loss at every level, in nats."""
+    drops: tuple[str, ...]
+    """Branches that go at every level of the knob `drop`, with commas: ever fewer, those that save most for what they
+    lose; empty where there is none."""
     drop_losses: tuple[float, ...]
-    """The same at every level of the knob `drop`; empty where there is none."""
+    """Predicted increase of the loss at every level of the knob `drop`, in nats."""
     cuts: bool
     """Whether widths are among what the families decide."""
     weights: tuple[float, ...]
@@ -102,7 +106,11 @@ def guided(space: Space, guide: Guide) -> Space:
             families.append(replace(family, profile=profile))
         except ValueError as error:
             raise InputError(f"guide: {error}") from error
-    return replace(space, families=tuple(families))
+    choices = [
+        replace(choice, levels=guide.drops) if choice.name == DROP and guide.drops else choice
+        for choice in space.choices
+    ]
+    return replace(space, choices=tuple(choices), families=tuple(families))
 
 
 def make_guide(
@@ -114,27 +122,31 @@ def make_guide(
     widths: frozenset[int] = frozenset(range(2, 9)),
     reference: Reference | None = None,
 ) -> Guide | None:
-    """The guide of a strategy's space on a network; None where it has no family that is understood and saves anything.
+    """The guide of a strategy's space on a network; None where nothing in it is understood and saves anything.
 
-    Understood are families of keep ratios of prune groups, and of bit widths of layers. The cost is the objective of
-    the first model that answers latency, else of the first. `widths` are those that `Strategy.space` is asked with,
-    `reference` is that model's frozen dense network. Where the space has the knob `drop`, the ladder says how many
-    branches go too; what a group or layer loses is taken to be the same without them. On a measured target ResNet-20
-    took 40 s with 14 networks to cost, most of it the table of `width_sensitivity`, which is kept. Raises `InputError`
-    where the target cannot take the network.
+    Understood are families of keep ratios of prune groups, and of bit widths of layers, and the knob `drop`: which
+    branches go is decided by what the target saves without them, and the ladder says how many. What a group or layer
+    loses is taken to be the same without them. The cost is the objective of the first model that answers latency, else
+    of the first. `widths` are those that `Strategy.space` is asked with, `reference` is that model's frozen dense
+    network. On a measured target ResNet-20 took 40 s with 14 networks to cost, most of it the table of
+    `width_sensitivity`, which is kept. Raises `InputError` where the target cannot take the network.
     """
     space = strategy.space(dense, widths)
     families = understood(dense, strategy, space)
-    if not families:
+    # Trained weights have no say in what goes where a method starts from initial ones.
+    drops = strategy.start == "trained" and any(choice.name == DROP for choice in space.choices)
+    droppable = [branch.name for branch in branches(dense)] if drops else []
+    if not families and not droppable:
         return None
     model = next((model for model in models if model.objective == "latency"), models[0])
     groups = channel_groups(dense) if any(part.role == "channels" for part in families) else []
     every = list(unlike(families))
     plans = [plan_at(dense, strategy, space, levels) for levels in every]
-    plans += [plan_at(dense, strategy, space, {}, {DROP: index}) for index in _some(_drops(space))]
+    plans += [plan_at(dense, strategy, space, {}, dropped=names) for names in _some(droppable)]
     plans += [plan_at(dense, strategy, space, levels, other) for other in _others(space) for levels in every[2:5:2]]
+    plans = list({plan.digest: plan for plan in plans}.values())
     lengths = [*(part.trials for part in families), len(plans), *(part.top + 1 for part in families)]
-    steps = _Steps(progress, [*lengths, len(_drops(space)) - 1])
+    steps = _Steps(progress, [*lengths, len(droppable)])
     curves = {part.family.name: part.curves(dense, steps.part(place)) for place, part in enumerate(families)}
     reference = reference or frozen_by(model, dense)
     predictor = fitted(dense, groups, strategy, plans, model, reference, steps.part(len(families)))
@@ -145,7 +157,8 @@ def make_guide(
         if found is not None:
             profiles[part.family.name] = found
     families = [part for part in families if part.family.name in profiles]
-    if not families:
+    depths = _depths(dense, strategy, space, families, costs, steps.part(-1)) if droppable else []
+    if not families and not depths:
         return None
     correlation = predictor.fit.rank_correlation
     guide = Guide(
@@ -164,7 +177,8 @@ def make_guide(
             }
             for part in families
         },
-        drop_losses=(),
+        drops=tuple(",".join(depth.dropped) for depth in depths),
+        drop_losses=tuple(depth.loss for depth in depths),
         cuts=bool(groups),
         weights=tuple(map(float, predictor.fit.weights)),
         block=predictor.fit.block,
@@ -172,13 +186,9 @@ def make_guide(
         error=predictor.fit.error,
         rank_correlation=correlation if math.isfinite(correlation) else None,
     )
-    if space.ladder_knob not in profiles:
+    if space.ladder_knob not in {*profiles, DROP}:
         return guide.model_copy(update={"ladder": tuple(space.ladder(_levels(space)))})
-    depths = _depths(dense, strategy, space, families, costs, steps.part(-1))
-    if len(depths) > 1:
-        lost = {depth.params[DROP]: depth.loss for depth in depths}
-        guide = guide.model_copy(update={"drop_losses": tuple(lost[index] for index in range(len(lost)))})
-    params, cost, loss = _predicted(space, families, profiles, curves, depths)
+    params, cost, loss = _predicted(space, families, profiles, curves, depths or [_whole(families, costs)])
     if model.kind == "modelled":
         # In milliseconds a network it says itself what others must be predicted by.
         some = np.unique(np.linspace(0, len(params) - 1, min(len(params), CHECKED)).round().astype(int))
@@ -199,9 +209,8 @@ class _Costs:
         self._formats = formats_of(rest)
         self._column = {group.name: place for place, group in enumerate(predictor.groups)}
 
-    def of(self, levels: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Costs (N,) at levels by family, (N, members); a family left out is at its top."""
-        count = max(len(rows) for rows in levels.values())
+    def of(self, levels: Mapping[str, np.ndarray], count: int) -> np.ndarray:
+        """Costs (count,) at levels by family, (count, members); a family left out is at its top."""
         widths = np.repeat(self._widths[None], count, axis=0)
         formats: list[Formats] = [self._formats]
         for part in self._parts:
@@ -226,9 +235,9 @@ class _Costs:
             rows = np.repeat(top, len(next(iter(chosen.values()))), axis=0)
             for member, values in chosen.items():
                 rows[:, member] = values
-            return self.of({name: rows})
+            return self.of({name: rows}, len(rows))
 
-        constant, every = float(self.of({name: top})[0]), np.arange(levels)
+        constant, every = float(self.of({name: top}, 1)[0]), np.arange(levels)
         single = [at({member: every}) - constant for member in range(members)]
         pairs = {}
         for first, second in self._together(part):
@@ -283,6 +292,7 @@ def _profile(
 class _Depth:
     """The network with some of its residual branches gone."""
 
+    dropped: tuple[str, ...]
     params: dict[str, int]
     loss: float
     """Increase by what is gone."""
@@ -291,15 +301,19 @@ class _Depth:
     """Family → places of the members that are left, in the order of the costs' own."""
 
 
-def _drops(space: Space) -> tuple[int, ...]:
-    """Numbers of branches that may go, most first, to none."""
-    return next((tuple(map(int, choice.levels)) for choice in space.choices if choice.name == DROP), (0,))
+def _whole(parts: Sequence[Part], costs: _Costs, params: Mapping[str, int] | None = None) -> _Depth:
+    """With nothing gone."""
+    left = {part.family.name: np.arange(len(part.family.members)) for part in parts}
+    return _Depth((), dict(params or {}), 0.0, costs, left)
 
 
-def _some(drops: Sequence[int]) -> list[int]:
-    """Levels of the knob `drop` to fit a cost to: most, half and a few; only so is it told what a layer costs."""
-    most = [index for index, count in enumerate(drops) if count]
-    return sorted({most[0], most[len(most) // 2], most[-1]}) if most else []
+def _some(names: Sequence[str]) -> list[list[str]]:
+    """Branches to drop in networks that a cost is fitted to: all, every other one, one half or the other.
+
+    Only so is it told what a layer costs.
+    """
+    half = len(names) // 2
+    return [list(some) for some in (names, names[::2], names[1::2], names[:half], names[half:]) if some]
 
 
 def _others(space: Space) -> list[dict[str, int]]:
@@ -316,27 +330,36 @@ def _others(space: Space) -> list[dict[str, int]]:
 def _depths(
     dense: Dense, strategy: Strategy, space: Space, parts: Sequence[Part], costs: _Costs, progress: Progress
 ) -> list[_Depth]:
-    """The network with every number of branches that the space lets go, from none on."""
-    whole = {part.family.name: np.arange(len(part.family.members)) for part in parts}
-    drops = _drops(space)
-    if len(drops) == 1:
-        return [_Depth({}, 0.0, costs, whole)]
-    plans = {index: plan_at(dense, strategy, space, {}, {DROP: index}) for index in range(len(drops))}
-    curve = branch_sensitivity(dense, [plan.dropped for plan in plans.values()], progress)
-    total, found = len(branches(dense)), []
-    for index, plan in sorted(plans.items(), key=lambda item: len(item[1].dropped)):
-        loss = float(curve.loss_at([total - len(plan.dropped)])[0])
-        if not plan.dropped:
-            found.append(_Depth({DROP: index}, loss, costs, whole))
-            continue
-        reduced = without(dense, plan.dropped)
-        predictor = costs.predictor.without(dense, plan.dropped)
-        own, left = [], {}
+    """The network with ever fewer of its branches gone, down to none: in reverse the order in which they go.
+
+    That order weighs what the loss rises against what the target saves, which hardly any target does by the number of
+    operations: in ONNX Runtime, int8, the blocks of ResNet-20's first stage save three times what those of its last do.
+    """
+
+    def without_them(dropped: Sequence[str]) -> tuple[Predictor, Plan]:
+        return costs.predictor.without(dense, dropped), plan_at(dense, strategy, space, {}, dropped=dropped)
+
+    def cost(dropped: Sequence[str]) -> float:
+        predictor, plan = without_them(dropped)
+        return float(predictor.plans([plan])[0])
+
+    names = [branch.name for branch in branches(dense)]
+    saved = {name: cost(()) - cost((name,)) for name in names}
+    order = removals(dense, saved)
+    rises = np.maximum.accumulate([max(0.0, rise) for _, rise in order])
+    found = []
+    for count in range(len(order), 0, -1):
+        gone = {name for name, _ in order[:count]}
+        dropped = tuple(name for name in names if name in gone)
+        predictor, plan = without_them(dropped)
+        reduced, own, left = without(dense, dropped), [], {}
         for part in parts:
             changed, left[part.family.name] = _on(part, dense, reduced, predictor.groups)
             own.append(changed)
-        found.append(_Depth({DROP: index}, loss, _Costs(predictor, plan, own), left))
-    return found
+        params, loss = {DROP: len(order) - count}, float(rises[count - 1])
+        found.append(_Depth(dropped, params, loss, _Costs(predictor, plan, own), left))
+        progress(len(found), len(order))
+    return [*found, _whole(parts, costs, {DROP: len(order)})]
 
 
 def _on(part: Part, dense: Dense, reduced: Dense, groups: Sequence[ChannelGroup]) -> tuple[Part, np.ndarray]:
@@ -364,7 +387,7 @@ def _predicted(
     """Parameter sets along the predicted front of all common levels and depths, their costs and losses, (n,) each."""
     (start,) = space.ladder(1)
     names = [part.family.name for part in parts]
-    combined = np.array(list(product(*(range(part.top + 1) for part in parts))))
+    combined = np.array(list(product(*(range(part.top + 1) for part in parts))), dtype=int)
     chosen = {name: np.array(profiles[name])[combined[:, place]] for place, name in enumerate(names)}
     losses = {
         part.family.name: np.stack(
@@ -378,9 +401,11 @@ def _predicted(
     }
     params, cost, loss = [], [], []
     for depth in depths:
-        some = combined[:-1] if depth is depths[0] else combined  # the uncut network is a control
-        cost.append(depth.costs.of({name: chosen[name][: len(some), depth.left[name]] for name in names}))
-        loss.append(depth.loss + sum(losses[name][: len(some), depth.left[name]].sum(1) for name in names))
+        some = combined if depth.dropped else combined[:-1]  # the uncut network is a control
+        count, rows = len(some), {name: chosen[name][: len(some), depth.left[name]] for name in names}
+        cost.append(depth.costs.of(rows, count))
+        by_family = [losses[name][:count, depth.left[name]].sum(1) for name in names]
+        loss.append(np.sum(by_family, axis=0) + np.full(count, depth.loss))
         params += [start | depth.params | dict(zip(names, row, strict=True)) for row in some.tolist()]
     costs, lost = np.concatenate(cost), np.concatenate(loss)
     front = _front(costs, lost)

@@ -26,14 +26,12 @@ from strategies import (
     ChannelGroup,
     Plan,
     Simulated,
-    branches,
     channel_groups,
     formats_of,
     l1_scores,
     quantised,
     shrink,
     weight_quantiser,
-    without,
 )
 from workloads import (
     VOID,
@@ -123,29 +121,6 @@ def width_sensitivity(
     content = {"groups": [(group.name, group.channels) for group in groups], "ratios": sorted(ratios)}
     measure = partial(_measure_widths, dense, groups, sorted(ratios), subset, progress)
     return _kept_curves(dense, subset, "width", content, measure)
-
-
-def branch_sensitivity(dense: Dense, dropped: Sequence[Sequence[str]], progress: Progress | None = None) -> Curve:
-    """The curve over the number of residual branches that stay; `dropped` names those that go, ever more of them.
-
-    Batch norm is re-estimated each time. Deterministic, kept as `width_sensitivity` is.
-    """
-    subset, total = _Subset.of(dense), len(branches(dense))
-
-    def measure() -> dict[str, Curve]:
-        base = _placed(copy.deepcopy(dense.module), dense)
-        untouched = _score(Rerun(base, subset.images), base, subset, renew_norms=True)
-        found = {total: untouched}
-        for done, names in enumerate(dropped, 1):
-            if names:
-                small = _placed(copy.deepcopy(without(dense, names).module), dense)
-                found[total - len(names)] = _score(Rerun(small, subset.images), small, subset, renew_norms=True)
-            if progress:
-                progress(done, len(dropped))
-        left = sorted(found)
-        return {"branches": curve(left, [found[count] for count in left], untouched)}
-
-    return _kept_curves(dense, subset, "branch", {"dropped": [list(names) for names in dropped]}, measure)["branches"]
 
 
 def format_sensitivity(

@@ -4,6 +4,7 @@ from .base import Strategy as Strategy
 from .base import formats_of as formats_of
 from .ops.blocks import branches as branches
 from .ops.blocks import groups_before as groups_before
+from .ops.blocks import removals as removals
 from .ops.blocks import without as without
 from .ops.channels import cut as cut
 from .ops.channels import l1_scores as l1_scores

@@ -147,9 +147,9 @@ class Strategy(abc.ABC):
 
         Every strategy can be asked for more than its own knobs. `drop` is the number of residual branches that go,
         first those without which the loss is least (`ops/blocks.py`; by structure alone where the method starts from
-        initial weights); `dropped` names them instead. `distillation` is the weight λ of learning from the dense
-        network's outputs at `temperature` (0, the default of most methods, leaves it out); `straight_through` makes
-        training see the plan's number formats.
+        initial weights), or a text of their names with commas; `dropped` lists them instead. `distillation` is the
+        weight λ of learning from the dense network's outputs at `temperature` (0, the default of most methods, leaves
+        it out); `straight_through` makes training see the plan's number formats.
         """
         dropped = self._branches_to_drop(dense, knobs)
         reduced = without(dense, dropped)
@@ -212,6 +212,9 @@ class Strategy(abc.ABC):
         if "dropped" in knobs:
             return tuple(branch.name for branch in named(dense, knobs["dropped"]))
         drop = knobs.get(DROP, default)
+        if isinstance(drop, str):
+            names = [name.strip() for name in drop.split(",") if name.strip()]
+            return tuple(branch.name for branch in named(dense, names))
         if drop not in range(count + 1):
             raise InputError(
                 f"strategy {self.name!r}: drop is {drop!r}; network {dense.workload.name} has {count} residual "

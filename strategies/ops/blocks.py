@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Interpreter, Node
 
@@ -43,8 +43,10 @@ from .groups import channel_groups
 MOST_IMAGES, FEWEST_IMAGES = 512, 128
 """Training images that the loss of a removal is taken over [ours: between the two, all removals together see a quarter
 of the training images, so that the order costs about a tenth of an epoch of training]."""
+UNTOLD = 1e-3
+"""Nats: rises of the loss that are less count as this much, for they cannot be told apart."""
 _VERSION = 1
-"""Of the order; raise it when equal inputs give another, and the cache starts anew."""
+"""Of the losses; raise it when equal inputs give another, and the cache starts anew."""
 _ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
 
 
@@ -161,14 +163,41 @@ def named(dense: Dense, names: Collection[str]) -> tuple[Branch, ...]:
 def removal_order(dense: Dense) -> tuple[str, ...]:
     """Names of all branches: each time the one without which the loss is least, given those already gone.
 
-    Greedy, by the recipe's loss on up to 512 training images, batch norm re-estimated on the same; of equal losses
-    the earlier branch goes. Found once, and kept below `cache_folder()`: for the 27 branches of a ResNet-56 it takes
-    three minutes. Raises `InputError` where the cache cannot be written.
+    See `removals`. Found once.
     """
     if "removal_order" not in dense.memo:
-        dense.memo["removal_order"] = _kept_order(dense)
+        dense.memo["removal_order"] = tuple(name for name, _ in removals(dense))
     order: tuple[str, ...] = dense.memo["removal_order"]
     return order
+
+
+def removals(dense: Dense, savings: Mapping[str, float] | None = None) -> list[tuple[str, float]]:
+    """All branches as they go, each with the recipe's loss, in nats, above that of the whole network once it is gone.
+
+    Greedy: the next is the branch without which the loss is least, given those already gone; with `savings`, by name,
+    the one whose going raises the loss least for what it saves. The loss is that on up to 512 training images, batch
+    norm re-estimated on the same; of equal branches the earlier one goes. Losses are kept below `cache_folder()`: those
+    for the 27 branches of a ResNet-56 take three minutes. Raises `InputError` where the cache cannot be written.
+    """
+    left, gone, found = [branch.name for branch in branches(dense)], list[str](), list[tuple[str, float]]()
+    if not left:
+        return []
+    losses = _Removals(dense)
+    before = whole = losses.whole()
+    while left:
+        after = losses.without_one_more(gone)
+
+        def price(name: str, after: Mapping[str, float] = after, before: float = before) -> float:
+            if savings is None:
+                return after[name]
+            return max(after[name] - before, UNTOLD) / savings[name] if savings[name] > 0 else math.inf
+
+        name = min(left, key=price)
+        left.remove(name)
+        gone.append(name)
+        before = after[name]
+        found.append((name, before - whole))
+    return found
 
 
 def data_free_order(dense: Dense) -> tuple[str, ...]:
@@ -298,36 +327,46 @@ def _agree(module: nn.Module, dropped: Sequence[Branch], images: Tensor) -> bool
     )
 
 
-_ORDER = TypeAdapter(tuple[str, ...])
+_LOSSES = TypeAdapter(dict[str, float], config=ConfigDict(ser_json_inf_nan="constants"))
 
 
-def _kept_order(dense: Dense) -> tuple[str, ...]:
-    """The order from the cache, else found and put there; named by everything that it depends on."""
-    names = sorted(branch.name for branch in branches(dense))
-    train = dense.splits.train
-    tried = len(names) * (len(names) + 1) // 2
-    images = min(MOST_IMAGES, max(FEWEST_IMAGES, len(train) // (4 * max(tried, 1))))
-    chosen = np.random.default_rng(dense.seed).permutation(len(train))[:images]
-    calibration = train.batch(chosen)
-    depends_on = {
-        "version": _VERSION,
-        "torch": torch.__version__,
-        "workload": dense.workload.name,
-        "structure": repr(dense.module),
-        "weights": digest(dense.module.state_dict()),
-        "data": digest(dict(zip(("images", "targets"), calibration, strict=True))),
-        "branches": names,
-    }
-    return kept("branches", depends_on, _ORDER, lambda: _removal_order(dense, ArraySplit(*calibration)))
+class _Removals:
+    """Losses without branches, from the cache, else found and put there."""
 
+    def __init__(self, dense: Dense) -> None:
+        self._dense, self._names = dense, [branch.name for branch in branches(dense)]
+        train, tried = dense.splits.train, len(self._names) * (len(self._names) + 1) // 2
+        images = min(MOST_IMAGES, max(FEWEST_IMAGES, len(train) // (4 * tried)))
+        chosen = np.random.default_rng(dense.seed).permutation(len(train))[:images]
+        self._calibration = ArraySplit(*train.batch(chosen))
+        self._depends_on = {
+            "version": _VERSION,
+            "torch": torch.__version__,
+            "workload": dense.workload.name,
+            "structure": repr(dense.module),
+            "weights": digest(dense.module.state_dict()),
+            "data": digest(dict(zip(("images", "targets"), train.batch(chosen), strict=True))),
+            "branches": self._names,
+        }
 
-def _removal_order(dense: Dense, calibration: Split) -> tuple[str, ...]:
-    left, gone = branches(dense), list[Branch]()
-    while left:
-        losses = [_loss(without_branches(dense.module, [*gone, b]), dense.workload, calibration) for b in left]
-        gone.append(left[int(np.argmin(losses))])
-        left = [branch for branch in left if branch not in gone]
-    return tuple(branch.name for branch in gone)
+    def whole(self) -> float:
+        """That of the network with all its branches."""
+        return self._kept([], {"": []})[""]
+
+    def without_one_more(self, gone: Sequence[str]) -> dict[str, float]:
+        """Branch that is left → the loss when it goes after those that are gone."""
+        return self._kept(gone, {name: [name] for name in self._names if name not in gone})
+
+    def _kept(self, gone: Sequence[str], more: Mapping[str, Sequence[str]]) -> dict[str, float]:
+        def find() -> dict[str, float]:
+            return {key: self._loss([*gone, *names]) for key, names in more.items()}
+
+        return kept("branches", {**self._depends_on, "gone": sorted(gone), "more": list(more)}, _LOSSES, find)
+
+    def _loss(self, names: Sequence[str]) -> float:
+        chosen = named(self._dense, names)
+        # A copy even of the whole: its batch norm is re-estimated.
+        return _loss(without_branches(self._dense.module, chosen), self._dense.workload, self._calibration)
 
 
 def _loss(module: nn.Module, workload: Workload, calibration: Split) -> float:

@@ -10,7 +10,7 @@ import pytest
 from cost_models import CostModel, target
 from search.foresight import NOTHING, Foresight
 from search.guide import Guide, guided, make_guide
-from search.sensitivity import Curve, Sensitivity, format_sensitivity, width_sensitivity
+from search.sensitivity import Sensitivity, format_sensitivity, width_sensitivity
 from strategies import DROP, Space, Strategy, branches, strategy
 from tests.search.fakes import FakeLatency
 from tests.strategies.subjects import untrained
@@ -67,17 +67,18 @@ def test_costs_are_those_of_the_networks_made_where_the_cost_is_of_the_predictor
 
 
 def test_what_branches_are_worth_counts(deep: Dense, monkeypatch: pytest.MonkeyPatch) -> None:
-    branch = Curve(levels=tuple(range(7)), loss=tuple(0.1 * (6 - k) for k in range(7)), accuracy=(0,) * 7)
-    monkeypatch.setattr("search.guide.branch_sensitivity", lambda *_: branch)
+    names = [branch.name for branch in branches(deep)]
+    rises = [0.1 * count for count in range(1, 7)]
+    monkeypatch.setattr("search.guide.removals", lambda *_: list(zip(names, rises, strict=True)))
     method = strategy("l1")
     space, guide, foresight = foretold(deep, method, FakeLatency())
     place = [choice.name for choice in space.choices].index(DROP)
-    left = [len(branches(deep)) - count for count in space.choices[place].levels]
-    assert guide.drop_losses == pytest.approx(branch.loss_at(left))
+    assert guide.drop_losses == pytest.approx([*rises[::-1], 0.0])
+    left = guide.drop_losses
     levels = np.repeat(drawn(space, 1), len(left), axis=0)
     levels[:, place] = np.arange(len(left))
     losses = np.exp(foresight(levels)[0][:, -2])
-    assert losses - losses.min() == pytest.approx(branch.loss_at(left) - min(branch.loss_at(left)))
+    assert losses - losses.min() == pytest.approx(left)
 
 
 def test_it_answers_the_same_again(digits: Dense) -> None:

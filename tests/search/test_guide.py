@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from cost_models import CostModel, bit_operations, target
 from search.guide import Guide, guided, make_guide, spread
 from search.programme import GAP, Programme
-from search.sensitivity import Curve, Sensitivity, branch_sensitivity, format_sensitivity, width_sensitivity
-from strategies import Space, branches, channel_groups, groups_before, strategy, without
+from search.sensitivity import Sensitivity, format_sensitivity, width_sensitivity
+from strategies import DROP, Space, branches, channel_groups, groups_before, removals, strategy, without
 from strategies.uniform import KEEP
 from tests.search.fakes import FakeLatency
 from tests.strategies.subjects import untrained
@@ -201,8 +201,9 @@ def test_how_many_branches_go_is_part_of_the_ladder(
     deep: Dense, model: FakeLatency, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Of an untrained network no branch is missed; in this one each of the six is worth a hundredth more than the last.
-    branch = Curve(levels=tuple(range(7)), loss=tuple(0.005 * k * (k + 1) for k in range(6, -1, -1)), accuracy=(0,) * 7)
-    monkeypatch.setattr("search.guide.branch_sensitivity", lambda *_: branch)
+    rises = [0.005 * k * (k + 1) for k in range(1, 7)]
+    names = [branch.name for branch in branches(deep)]
+    monkeypatch.setattr("search.guide.removals", lambda *_: list(zip(names, rises, strict=True)))
     method = strategy("l1")
     guide = make_guide(deep, method, [model])
     assert guide is not None
@@ -217,18 +218,39 @@ def test_how_many_branches_go_is_part_of_the_ladder(
         reduced = without(deep, plan.dropped)
         before = groups_before(deep, reduced)
         named = plan.model_copy(update={"channels": {before[name]: ratio for name, ratio in plan.channels.items()}})
-        left = len(branches(deep)) - len(plan.dropped)
-        loss.append(channels.loss(named) + float(branch.loss_at([left])[0]))
+        assert set(plan.dropped) == set(names[: len(plan.dropped)])
+        loss.append(channels.loss(named) + (rises[len(plan.dropped) - 1] if plan.dropped else 0.0))
     assert (np.diff(np.array(loss)[order]) < 1e-4).all()
 
 
-def test_branches_are_dropped_in_the_table_as_they_are_in_the_network(deep: Dense) -> None:
-    names = [branch.name for branch in branches(deep)]
-    dropped = [names[:count] for count in range(len(names) + 1)]
-    found = branch_sensitivity(deep, dropped)
-    assert found.levels == tuple(range(len(names) + 1)) and found.loss[-1] == 0
-    assert list(found.loss) == sorted(found.loss, reverse=True)
-    assert branch_sensitivity(deep, dropped[:2]).levels == (len(names) - 1, len(names))
+def test_the_branches_that_save_most_for_what_they_lose_go_first(deep: Dense) -> None:
+    """Losses and costs of the networks made, for every branch at every step."""
+    model, method = FakeLatency(), strategy("l1")
+    guide = make_guide(deep, method, [model])
+    assert guide is not None and len(guide.drops) == len(guide.drop_losses) == 7 and guide.drops[-1] == ""
+    names, seconds = [branch.name for branch in branches(deep)], model.seconds
+    alone = {name: seconds(trace(without(deep, [name]).module, deep.workload.example)) for name in names}
+    whole = seconds(trace(deep.module, deep.workload.example))
+    expected = removals(deep, {name: whole - cost for name, cost in alone.items()})
+    for count, (told, loss) in enumerate(zip(reversed(guide.drops), reversed(guide.drop_losses), strict=True)):
+        assert {name for name in told.split(",") if name} == {name for name, _ in expected[:count]}
+        assert loss == pytest.approx(max([0.0, *(rise for _, rise in expected[:count])]))
+    space = guided(method.space(deep), guide)
+    for level, told in enumerate(guide.drops):
+        assert ",".join(method.plan(deep, space.decode({DROP: level})).dropped) == told
+
+
+def test_depth_alone_is_guided(deep: Dense) -> None:
+    guide = make_guide(deep, strategy("depth"), [FakeLatency()])
+    assert guide is not None and not guide.profiles and len(guide.drops) == 7
+    assert {frozenset(params) for params in guide.ladder} == {frozenset({DROP})}
+    assert len({params[DROP] for params in guide.ladder}) == len(guide.ladder)
+
+
+def test_trained_weights_do_not_say_what_goes_from_initial_ones(deep: Dense) -> None:
+    method = strategy("snip_structured")
+    guide = make_guide(deep, method, [FakeLatency()])
+    assert guide is None or guide.drops == ()
 
 
 def test_the_least_cost_is_found_where_the_smallest_levels_are_not_the_cheapest() -> None:

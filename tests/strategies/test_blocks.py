@@ -294,6 +294,22 @@ def test_the_order_takes_each_time_the_branch_without_which_the_loss_is_least() 
     assert all(torch.equal(tensor, before[name]) for name, tensor in dense.module.state_dict().items())
 
 
+def test_with_savings_what_goes_is_worth_its_loss() -> None:
+    dense = four_blocks(seed=6)
+    names = [branch.name for branch in blocks.branches(dense)]
+    savings, gone = {"1": 1.0, "2": 5.0, "3": 0.0, "4": -1.0}, list[str]()
+    found = blocks.removals(dense, savings)
+    whole = loss_without(dense, [])
+    while len(gone) < 2:
+        before = loss_without(dense, gone)
+        rises = {name: max(loss_without(dense, [*gone, name]) - before, blocks.UNTOLD) for name in names[:2]}
+        gone.append(min(set(names[:2]) - set(gone), key=lambda name: rises[name] / savings[name]))
+    assert [name for name, _ in found] == [*gone, "3", "4"]  # what saves nothing goes last
+    for count, (_, rise) in enumerate(found, 1):
+        assert rise == pytest.approx(loss_without(dense, [n for n, _ in found[:count]]) - whole, abs=1e-5)
+    assert blocks.removals(dense, dict.fromkeys(names, 0.0))[0][0] == names[0]
+
+
 def test_the_order_is_kept_for_these_weights_and_images_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SHRINKBOARD_CACHE", str(tmp_path))
     asked: list[nn.Module] = []
@@ -306,7 +322,7 @@ def test_the_order_is_kept_for_these_weights_and_images_only(monkeypatch: pytest
     monkeypatch.setattr(blocks, "_loss", counted)
     dense = four_blocks(seed=6)
     found, first = blocks.removal_order(dense), len(asked)
-    assert first == 10
+    assert first == 11  # the whole network, four without one branch, three without one more, two, one
     assert blocks.removal_order(four_blocks(seed=6)) == found and len(asked) == first
     blocks.removal_order(four_blocks(seed=7))
     assert len(asked) == 2 * first

@@ -28,6 +28,7 @@ from workloads import (
     ArraySplit,
     Dense,
     InputError,
+    Progress,
     Split,
     Workload,
     digest,
@@ -171,7 +172,9 @@ def removal_order(dense: Dense) -> tuple[str, ...]:
     return order
 
 
-def removals(dense: Dense, savings: Mapping[str, float] | None = None) -> list[tuple[str, float]]:
+def removals(
+    dense: Dense, savings: Mapping[str, float] | None = None, progress: Progress | None = None
+) -> list[tuple[str, float]]:
     """All branches as they go, each with the recipe's loss, in nats, above that of the whole network once it is gone.
 
     Greedy: the next is the branch without which the loss is least, given those already gone; with `savings`, by name,
@@ -197,6 +200,8 @@ def removals(dense: Dense, savings: Mapping[str, float] | None = None) -> list[t
         gone.append(name)
         before = after[name]
         found.append((name, before - whole))
+        if progress:
+            progress(len(found), len(found) + len(left))
     return found
 
 

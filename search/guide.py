@@ -332,7 +332,7 @@ def _depths(
 ) -> list[_Depth]:
     """The network with ever fewer of its branches gone, down to none: in reverse the order in which they go.
 
-    That order weighs what the loss rises against what the target saves. In ONNX Runtime, int8, the blocks of ResNet-20's
+    That order weighs what the loss rises against what the target saves. In ONNX Runtime, int8, blocks of ResNet-20's
     first stage save twice what those of its last do, of as many operations.
     """
 

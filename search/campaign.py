@@ -281,7 +281,7 @@ def _lanes(
     for name in campaign.strategies:
         known = [entry for entry in entries if entry.strategy == name and entry.role == "candidate"]
         method = strategy(name)
-        check_resumed(storage, campaign.name, name, asking)
+        check_resumed(storage, campaign.name, name, campaign.subject, asking)
         try:
             proposer = Proposer(
                 campaign.name,

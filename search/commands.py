@@ -56,6 +56,9 @@ def search(
         float | None,
         typer.Option(min=0, help="The same for strategies that start from initial weights; the recipe's unless given."),
     ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=0, help="The highest of tuning; the recipe's unless given.")
+    ] = None,
     distillation: Annotated[
         float | None,
         typer.Option(min=0, help="Weight of learning from the dense network's outputs, in every strategy; 0: none."),
@@ -126,7 +129,11 @@ def search(
     budget = None if time_budget is None else parse_duration(time_budget)
     names = _strategies(strategy)
     subject = Subject(
-        workload, model, dataset, str(data_dir) if data_dir else None, str(checkpoint) if checkpoint else None, seed
+        *(workload, model, dataset),
+        data_dir=str(data_dir) if data_dir else None,
+        checkpoint=str(checkpoint) if checkpoint else None,
+        seed=seed,
+        learning_rate=learning_rate,
     )
     opened = subject.open()
     targets = _names(target, "target")

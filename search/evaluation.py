@@ -6,7 +6,7 @@ import copy
 import hashlib
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -62,9 +62,17 @@ class Subject:
     data_dir: str | None = None
     checkpoint: str | None = None
     seed: int = 0
+    learning_rate: float | None = None
+    """The highest of tuning; None is the recipe's."""
 
     def open(self) -> Workload:
         """The workload; raises `InputError` where it is unknown or its data folder, checkpoint or factory is wrong."""
+        opened = self._opened()
+        if self.learning_rate is None:
+            return opened
+        return replace(opened, recipe=replace(opened.recipe, tune_learning_rate=self.learning_rate))
+
+    def _opened(self) -> Workload:
         data_dir = Path(self.data_dir) if self.data_dir else None
         checkpoint = Path(self.checkpoint) if self.checkpoint else None
         if self.model is not None:

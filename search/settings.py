@@ -66,14 +66,18 @@ def keep_settings(storage: optuna.storages.BaseStorage, study: str, strategy: st
     optuna.load_study(study_name=f"{study}/{strategy}", storage=storage).set_user_attr(_NAME, settings.to_json())
 
 
-def check_resumed(storage: optuna.storages.BaseStorage, study: str, strategy: str, asking: Asking) -> None:
+def check_resumed(
+    storage: optuna.storages.BaseStorage, study: str, strategy: str, subject: Subject, asking: Asking
+) -> None:
     """Raises `InputError` where the study of a strategy exists and was searched for something else."""
     name = f"{study}/{strategy}"
     kept = kept_settings(storage, name) if name in optuna.get_all_study_names(storage) else None
     if kept is None:
         return
     before = kept.asking
+    rates = [one.learning_rate if one.learning_rate is not None else "the recipe's" for one in (kept.subject, subject)]
     pairs = (
+        ("--learning-rate", (rates[0],), (rates[1],)),
         ("--objective", before.objectives, asking.objectives),
         ("--limit", before.limits, asking.limits),
         ("a space laid out as", (before.layout,), (asking.layout,)),

@@ -42,9 +42,7 @@ def main() -> None:
     parser.add_argument("--workload", default="cifar10/resnet20", help="default cifar10/resnet20")
     parser.add_argument("--data-dir", help="folder of the data sets (default: SHRINKBOARD_DATA)")
     parser.add_argument("--epochs", type=float, default=15.0, help="of tuning, for all (default 15)")
-    parser.add_argument(
-        "--learning-rate", type=float, default=0.05, help="the highest of tuning, for all (default 0.05)"
-    )
+    parser.add_argument("--learning-rate", type=float, help="the highest of tuning, for all (default: the recipe's)")
     parser.add_argument("--search-epochs", type=float, default=2.0, help="of tuning in our search (default 2)")
     parser.add_argument("--trials", type=int, default=6, help="full evaluations of each of our strategies (default 6)")
     parser.add_argument("--time-budget", type=float, help="seconds after which our search begins no more trials")
@@ -54,7 +52,7 @@ def main() -> None:
         os.environ["SHRINKBOARD_DATA"] = arguments.data_dir
     bench = Bench(arguments.workload, arguments.checkpoint, arguments.epochs, arguments.learning_rate)
     about = {"target": bench.model.key, "workload": arguments.workload, "epochs": str(arguments.epochs)}
-    about |= {"search epochs": str(arguments.search_epochs), "learning rate": str(arguments.learning_rate)}
+    about |= {"search epochs": str(arguments.search_epochs), "learning rate": str(bench.learning_rate)}
     kept = Kept(arguments.out.with_suffix(".json"), about)
     rows = [kept.get("dense int8", partial(bench.row, "dense+int", {}, 0.0))]
     for ratio in RATIOS:
@@ -75,7 +73,7 @@ def main() -> None:
     arguments.out.with_suffix(".md").write_text(
         f"# Speed of int8 at one point of accuracy\n\nMade by `python scripts/benchmarks/speed_at_one_point.py "
         f"--workload {arguments.workload} --epochs {arguments.epochs:g} --search-epochs {arguments.search_epochs:g} "
-        f"--learning-rate {arguments.learning_rate:g} --trials {arguments.trials}`; all figures "
+        f"--learning-rate {bench.learning_rate:g} --trials {arguments.trials}`; all figures "
         f"stand in `{arguments.out.name}.json`.\n\n{text}\n"
     )
 
@@ -83,13 +81,14 @@ def main() -> None:
 class Bench:
     """The dense network, the target and the tuning that all methods share."""
 
-    def __init__(self, workload: str, checkpoint: Path | None, epochs: float, learning_rate: float) -> None:
+    def __init__(self, workload: str, checkpoint: Path | None, epochs: float, learning_rate: float | None) -> None:
         from search import Evaluator, Subject
 
         weights = str(checkpoint) if checkpoint else None
         self.subject = Subject(workload, checkpoint=weights, learning_rate=learning_rate)
         self.evaluator = Evaluator(self.subject, [TARGET])
         self.dense, self.epochs = self.evaluator.dense, epochs
+        self.learning_rate = self.dense.workload.recipe.tune_learning_rate
         self.model = self.evaluator.models[TARGET]
 
     @cached_property
@@ -226,7 +225,7 @@ def markdown(bench: Bench, rows: list[Cell], ours: int) -> str:
     method = {id(row): name for row, name in zip(rows, [*_methods(), *["ours"] * ours], strict=True)}
     lines = [
         f"{bench.subject.workload} on `{bench.model.key}`, dense fp32 {100 * dense:.2f} % on test; "
-        f"{bench.epochs:g} epochs of tuning with distillation, learning rate {bench.subject.learning_rate:g}.",
+        f"{bench.epochs:g} epochs of tuning with distillation, learning rate {bench.learning_rate:g}.",
         "",
         "| method | fastest within a point | points | speed-up over dense fp32 |",
         "|---|---|---:|---:|",

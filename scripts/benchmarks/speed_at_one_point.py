@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="weights of the dense network (default: trained, for hours)")
     parser.add_argument("--workload", default="cifar10/resnet20", help="default cifar10/resnet20")
     parser.add_argument("--data-dir", help="folder of the data sets (default: SHRINKBOARD_DATA)")
-    parser.add_argument("--epochs", type=float, default=15.0, help="of tuning, for all (default 15)")
+    parser.add_argument("--epochs", type=float, default=10.0, help="of tuning, for all (default 10)")
     parser.add_argument("--learning-rate", type=float, help="the highest of tuning, for all (default: the recipe's)")
     parser.add_argument("--search-epochs", type=float, default=2.0, help="of tuning in our search (default 2)")
     parser.add_argument("--trials", type=int, default=6, help="full evaluations of each of our strategies (default 6)")

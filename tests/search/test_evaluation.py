@@ -29,6 +29,21 @@ def test_a_trained_candidate_records_its_epoch_beside_the_dense_one(evaluator: E
     assert (training.epoch_bf16 is None) == (training.dense_epoch_bf16 is None)
 
 
+def test_the_learning_rate_of_tuning_can_be_told(evaluator: Evaluator) -> None:
+    own = evaluator.dense.workload.recipe
+    told = Evaluator(Subject("digits/cnn", learning_rate=own.tune_learning_rate / 1000), ["counts"])
+    recipe = told.dense.workload.recipe
+    assert recipe.tune_learning_rate == own.tune_learning_rate / 1000 and recipe.learning_rate == own.learning_rate
+    assert told.dense.digest == evaluator.dense.digest  # no other dense network
+    moved = []
+    for one in (evaluator, told):
+        compressed = strategy("uniform").compress(one.dense, strategy("uniform").plan(one.dense, {}))
+        before = compressed.module.get_parameter("conv1.weight").detach().clone()
+        strategy("uniform").tune(compressed, one.dense, 0.2)
+        moved.append(float((compressed.module.get_parameter("conv1.weight").detach() - before).abs().mean()))
+    assert moved[1] < moved[0] / 100
+
+
 def test_what_was_not_trained_has_no_epoch(evaluator: Evaluator) -> None:
     training = evaluator.run(job(evaluator, "dense", 0.0)).training
     assert training.epoch_fp32 is training.dense_epoch_bf16 is None

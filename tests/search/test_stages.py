@@ -293,6 +293,7 @@ def test_auto_takes_the_sampler_that_suits() -> None:
         ({"objectives": ("bytes",)}, "--objective bit_operations@counts, not bytes"),
         ({"limits": ("drop=1",)}, "--limit none, not drop=1"),
         ({"layout": "flat"}, "laid out as levels, not flat"),
+        ({"subject": Subject("digits/cnn", learning_rate=0.2)}, "--learning-rate the recipe's, not 0.2"),
     ],
 )
 def test_a_study_is_not_resumed_for_something_else(store: Store, digits: Dense, changed: dict, told: str) -> None:

@@ -59,7 +59,7 @@ class Guide(BaseModel):
     """Parameter sets to try first, the wider apart the earlier: as many as are wanted, from the front."""
     losses: dict[str, dict[str, tuple[float, ...]]]
     """Family → member → predicted increase of the loss at every level, in nats."""
-    drops: tuple[str, ...]
+    drops: tuple[str, ...] = ()
     """Branches that go at every level of the knob `drop`, with commas: ever fewer, those that save most for what they
     lose; empty where there is none."""
     drop_losses: tuple[float, ...]

@@ -194,7 +194,8 @@ def replay(
         str | None, typer.Option(help="Strategy whose search is replayed; needed where the study has several.")
     ] = None,
     sampler: Annotated[
-        str | None, typer.Option(help="Samplers with commas between them: tpe, gp, nsga2, random, qmc; as searched.")
+        str | None,
+        typer.Option(help="Samplers with commas between them: ehvi, tpe, gp, nsga2, random, qmc; as searched."),
     ] = None,
     workers: Annotated[str, typer.Option(help="Numbers of workers, with commas between them.")] = "1",
     trials: Annotated[int | None, typer.Option(min=1, help="Full evaluations; as many as were searched.")] = None,

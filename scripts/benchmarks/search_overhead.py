@@ -26,7 +26,7 @@ TRIALS, EVERY = 1000, 100
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=TRIALS, help=f"recorded trials (default {TRIALS})")
-    parser.add_argument("--samplers", default="random,nsga2,tpe", help="with commas (default random,nsga2,tpe)")
+    parser.add_argument("--samplers", default="random,nsga2,ehvi", help="with commas (default random,nsga2,ehvi)")
     parser.add_argument("--out", type=Path, help="write OUT.json and OUT.md")
     arguments = parser.parse_args()
     found = {name: campaign(name, arguments.trials) for name in arguments.samplers.split(",")}

@@ -38,7 +38,7 @@ _GLUE = (
     "Add", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool", "Resize", "Relu", "Clip", "Pad", "Slice", "Gather",
     "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze",
 )  # fmt: skip
-_COPIES = ".copies"
+_COPYING = ".copies"
 """End of the name of weights that only move channels: they are of no layer, and as much glue as what they stand for."""
 
 
@@ -126,8 +126,8 @@ def quantise_onnx(
 def copying_shortcuts(module: nn.Module) -> nn.Module:
     """A copy of `module` in which shortcuts that move and pad channels are convolutions 1×1 of ones and zeros.
 
-    onnxruntime has no Pad in int8, so that each would run in fp32 between two conversions: on ResNet-20 in int8 the two
-    shortcuts take a tenth of the whole time, as convolutions a third of that. The values are the same.
+    The values are the same. onnxruntime has no Pad in int8, so that each would run in fp32 between two conversions:
+    without them ResNet-20 takes 4 % less time in int8.
     """
     changed = copy.deepcopy(module)
     for name, part in list(changed.named_modules()):
@@ -199,15 +199,15 @@ def layer_of(node: onnx.NodeProto) -> str | None:
     A linear layer on maps of more than two axes loses the name of its weight (it is transposed); its node is then named
     after its scope, `/PATH/MatMul` with slashes for dots.
     """
-    if node.op_type not in _WEIGHTED or len(node.input) < 2 or _copies(node):
+    if node.op_type not in _WEIGHTED or len(node.input) < 2 or _only_copies(node):
         return None
     if node.input[1].endswith(".weight"):
         return node.input[1].removesuffix(".weight")
     return _scope(node)
 
 
-def _copies(node: onnx.NodeProto) -> bool:
-    return node.op_type == "Conv" and node.input[1].endswith(_COPIES)
+def _only_copies(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Conv" and node.input[1].endswith(_COPYING)
 
 
 def layers_in_int8(optimised: onnx.ModelProto) -> set[str]:
@@ -245,11 +245,10 @@ def _quantised_nodes(model: onnx.ModelProto, layers: set[str]) -> tuple[list[str
         layer = layer_of(node)
         sources = [comes_from_int8.get(name, False) for name in node.input if name and name not in constant]
         fed_by_int8 = bool(sources) and all(sources)
-        if layer is not None:
-            in_int8 = layer in layers and node.op_type in _QUANTISABLE
-        else:
-            in_int8 = fed_by_int8 and (node.op_type in _GLUE or _copies(node))
-        if layer is not None or node.op_type in _GLUE or _copies(node):
+        glue = node.op_type in _GLUE or _only_copies(node)
+        asked_for = layer in layers and node.op_type in _QUANTISABLE
+        in_int8 = fed_by_int8 and glue if layer is None else asked_for
+        if layer is not None or glue:
             (chosen if in_int8 else excluded).append(node.name)
         for name in node.output:
             comes_from_int8[name] = in_int8

@@ -104,8 +104,10 @@ def plan_at(
     choices: Mapping[str, int] | None = None,
     dropped: Sequence[str] = (),
 ) -> Plan:
-    """The plan with these levels (family → member → index) and choices, other families at their top, without branches
-    but those that are `dropped`."""
+    """The plan with these levels (family → member → index) and choices, other families at their top.
+
+    The branches `dropped` go, and no others.
+    """
     knobs = space.decode(choices or {}) | {"dropped": dropped}
     for family in space.families:
         if family.base is None:

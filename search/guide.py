@@ -63,7 +63,7 @@ class Guide(BaseModel):
     """Branches that go at every level of the knob `drop`, with commas: ever fewer, those that save most for what they
     lose; empty where there is none."""
     drop_losses: tuple[float, ...]
-    """Predicted increase of the loss at every level of the knob `drop`, in nats."""
+    """Predicted increase of the loss at every level of the knob `drop`, in nats; as many as `drops`."""
     cuts: bool
     """Whether widths are among what the families decide."""
     weights: tuple[float, ...]
@@ -344,7 +344,8 @@ def _depths(
         return float(predictor.plans([plan])[0])
 
     names = [branch.name for branch in branches(dense)]
-    saved = {name: cost(()) - cost((name,)) for name in names}
+    whole = cost(())
+    saved = {name: whole - cost((name,)) for name in names}
     order = removals(dense, saved, progress)
     rises = np.maximum.accumulate([max(0.0, rise) for _, rise in order])
     found = []

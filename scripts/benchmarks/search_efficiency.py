@@ -18,7 +18,8 @@ measuring, sensitivity, the sampler's thinking. The best of 200 noisy accuracies
 the networks of the front, after 20 evaluations and at the end, are also trained anew with other seeds and judged on
 test images: what the plans are worth. `digits` and `fpga` (digits on a modelled device that rewards narrow integers)
 take an hour or two, `resnet8` some; finished searches are kept in OUT.json, and the same command goes on where it was
-cut off. `--methods` and `--seeds` choose a part.
+cut off. `--methods` and `--seeds` choose a part. Where searches take hours, `--replay BOARD` simulates
+cold ones from the board of a search by `strong` that `--boards` kept.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ STRATEGY = "l1+int"
 MARKS = (1, 2, 5, 10, 20, 50, 100, 200)
 """Full evaluations at which the table tells the hypervolume."""
 REPLAYED = ("tpe", "nsga2", "random")
+"""Methods that `--replay` simulates, each `REPLAYED_SEEDS` times."""
 REPLAYED_SEEDS = 3
 FIRST = 20
 """Those after which the front's networks are trained anew."""
@@ -297,8 +299,8 @@ def replay(board: Path, seeds: int, out: Path | None) -> None:
     marks = [mark for mark in MARKS if mark <= settings.trials]
     lines = [
         f"{settings.subject.workload}, `{STRATEGY}`: simulated from the record of `strong`, {seeds} seeds, hypervolume "
-        f"± 95 % interval. Of {len(recorded.table.full)} recorded networks a forest foretells accuracies with a rank "
-        "correlation of "
+        f"± 95 % interval. Of {len(recorded.table.full)} recorded networks a forest ranks those that it has not seen "
+        "with a correlation of "
         + ", ".join(f"{fit.spearman:.2f} ({fit.value})" for fit in surrogate.fits if fit.spearman is not None)
         + "; it never goes beyond the record.",
         "",

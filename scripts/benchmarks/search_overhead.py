@@ -47,7 +47,8 @@ def main() -> None:
         arguments.out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
         arguments.out.with_suffix(".md").write_text(
             f"# Overhead of a trial\n\nMade by `python scripts/benchmarks/search_overhead.py --trials "
-            f"{arguments.trials}`: the last {EVERY} trials before each number.\n\n{text}\n"
+            f"{arguments.trials} --samplers {arguments.samplers}`: the last {EVERY} trials before each number."
+            f"\n\n{text}\n"
         )
 
 

@@ -175,12 +175,14 @@ def removal_order(dense: Dense) -> tuple[str, ...]:
 def removals(
     dense: Dense, savings: Mapping[str, float] | None = None, progress: Progress | None = None
 ) -> list[tuple[str, float]]:
-    """All branches as they go, each with the recipe's loss, in nats, above that of the whole network once it is gone.
+    """Names of all branches in the order in which they go, each with the rise of the loss by all that is gone then.
 
-    Greedy: the next is the branch without which the loss is least, given those already gone; with `savings`, by name,
-    the one whose going raises the loss least for what it saves. The loss is that on up to 512 training images, batch
-    norm re-estimated on the same; of equal branches the earlier one goes. Losses are kept below `cache_folder()`: those
-    for the 27 branches of a ResNet-56 take three minutes. Raises `InputError` where the cache cannot be written.
+    Greedy: the next is the branch without which the loss is least, given those already gone; with `savings` (name →
+    what its going saves, in any one unit), the one whose going raises the loss least for what it saves. The rise is
+    beside the whole network, by the recipe's loss (nats in classification) on up to 512 training images, batch norm
+    re-estimated on the same; of equal branches the earlier one goes. Losses are kept below `cache_folder()`: those for
+    the 27 branches of a ResNet-56 take three minutes. `progress(branches placed, branches)` tells how far it is. Raises
+    `InputError` where the cache cannot be written.
     """
     left, gone, found = [branch.name for branch in branches(dense)], list[str](), list[tuple[str, float]]()
     if not left:
@@ -341,16 +343,17 @@ class _Removals:
     def __init__(self, dense: Dense) -> None:
         self._dense, self._names = dense, [branch.name for branch in branches(dense)]
         train, tried = dense.splits.train, len(self._names) * (len(self._names) + 1) // 2
-        images = min(MOST_IMAGES, max(FEWEST_IMAGES, len(train) // (4 * tried)))
-        chosen = np.random.default_rng(dense.seed).permutation(len(train))[:images]
-        self._calibration = ArraySplit(*train.batch(chosen))
+        count = min(MOST_IMAGES, max(FEWEST_IMAGES, len(train) // (4 * tried)))
+        chosen = np.random.default_rng(dense.seed).permutation(len(train))[:count]
+        images, targets = train.batch(chosen)
+        self._calibration = ArraySplit(images, targets)
         self._depends_on = {
             "version": _VERSION,
             "torch": torch.__version__,
             "workload": dense.workload.name,
             "structure": repr(dense.module),
             "weights": digest(dense.module.state_dict()),
-            "data": digest(dict(zip(("images", "targets"), train.batch(chosen), strict=True))),
+            "data": digest({"images": images, "targets": targets}),
             "branches": self._names,
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,10 @@ CONTROLS = (DENSE, "dense+int")
 """Evaluated once in every campaign, without tuning, beside the trials: the dense network in fp32 and in int8."""
 GIVE_UP = 3
 """Failures in a row after which a strategy is given up."""
+POLL = 1.0
+"""Seconds after which the loop looks up from its jobs."""
+TRIES = 3
+"""A job whose worker is lost is begun so many times in all."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +159,10 @@ class Loop:
         self.lanes, self.controls, self.summary, self.listen = lanes, controls, summary, listen
         self.clock = clock
         self.running: dict[tuple[str, int], float] = {}
+        self.again: deque[Job] = deque()
+        """Jobs whose workers were lost."""
+        self.tries: dict[tuple[str, int], int] = {}
+        """How many workers a job has lost."""
         self.durations: dict[float, list[float]] = {}
         """Seconds of jobs by the share of the training at whose end they were paused."""
         self.failures_in_a_row = dict.fromkeys(lanes, 0)
@@ -171,7 +180,9 @@ class Loop:
                 if self.controls or any(lane.open > 0 for lane in self.lanes.values()):
                     self.summary.ended = "time budget spent"
                 return
-            self._finish(*self.executor.next())
+            ended = self.executor.next(POLL)
+            if ended is not None:
+                self._finish(*ended)
 
     def _late(self, deadline: float | None) -> bool:
         """By the median of the longest kind of job, for nobody knows yet which kind comes next."""
@@ -181,6 +192,8 @@ class Loop:
         return self.clock() + expected > deadline
 
     def _next(self) -> Job | None:
+        if self.again:
+            return self.again.popleft()
         if self.controls:
             return self.controls.pop(0)
         for _ in range(len(self.turns)):
@@ -198,7 +211,11 @@ class Loop:
         seconds = self.clock() - self.running.pop((job.strategy, job.trial))
         lane = self.lanes.get(job.strategy) if job.role == "candidate" else None
         if isinstance(outcome, Failure):
-            self._failed(job, outcome, lane)
+            tries = self.tries[job.strategy, job.trial] = self.tries.get((job.strategy, job.trial), 0) + 1
+            if outcome.lost and tries < TRIES:
+                self.again.append(job)
+            else:
+                self._failed(job, outcome, lane)
             return
         if isinstance(outcome, Entry):
             self.store.add(outcome)  # before the trial is told: a crash in between is mended on the next start

@@ -102,6 +102,8 @@ class Job:
     """A network that exceeds one of them by its cost is not looked at any further; those of accuracy are not judged."""
     costed: Costed | None = None
     """What an earlier stage has found out."""
+    seconds: float | None = None
+    """After which it is taken to hang, and its worker is ended."""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,9 @@ class SimulatedExecutor(Executor):
         self._submitted += 1
         heapq.heappush(self._running, (self._now + seconds, self._submitted, job, outcome))
 
-    def next(self) -> tuple[Job, Outcome]:
+    def next(self, timeout: float | None = None) -> tuple[Job, Outcome] | None:
+        if not self._running:
+            return None
         self._now, _, job, outcome = heapq.heappop(self._running)
         return job, outcome
 

@@ -6,13 +6,14 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from cost_models import Frozen
 from leaderboard import Entry
 from search import Evaluator, Job, Subject
-from search.executors import Failure, LocalProcesses
+from search.executors import Failure, LocalProcesses, Outcome
 from strategies import strategy
 from workloads import Dense
 
@@ -32,12 +33,25 @@ def pool(digits: Dense) -> Iterator[LocalProcesses]:
     assert multiprocessing.active_children() == []
 
 
-def test_a_killed_worker_loses_no_job_and_processes_agree_with_one(pool: LocalProcesses, digits: Dense) -> None:
+def ended(pool: LocalProcesses) -> tuple[Job, Outcome]:
+    found = None
+    while found is None:
+        found = pool.next(timeout=1.0)
+    return found
+
+
+def test_a_killed_worker_is_told_and_processes_agree_with_one(pool: LocalProcesses, digits: Dense) -> None:
     first, second = job(0, 0.5, digits), job(1, 0.25, digits)
     pool.submit(first)
     pool.submit(second)
     os.kill(pool._workers[0].process.pid or 0, signal.SIGKILL)
-    outcomes = {done.trial: outcome for done, outcome in (pool.next(), pool.next())}
+    outcomes = {done.trial: outcome for done, outcome in (ended(pool), ended(pool))}
+    lost = outcomes.pop(0)
+    assert isinstance(lost, Failure)
+    assert lost.lost
+    assert "exit -9" in lost.reason
+    pool.submit(first)
+    outcomes[0] = ended(pool)[1]
     alone = Evaluator(SUBJECT, ["counts"], {"counts": Frozen(None)})
     for one in (first, second):
         outcome = outcomes[one.trial]
@@ -46,31 +60,26 @@ def test_a_killed_worker_loses_no_job_and_processes_agree_with_one(pool: LocalPr
         assert outcome.parameters < outcome.dense_parameters
 
 
-def test_a_job_that_kills_its_workers_is_given_up_with_the_reason(pool: LocalProcesses, digits: Dense) -> None:
-    pool.submit(job(0, 0.5, digits))
-    killed = set()
-    while not pool._failed:
-        [worker] = [w for w in pool._workers if w.job is not None]
-        killed.add(worker.process.pid)
-        os.kill(worker.process.pid or 0, signal.SIGKILL)
-        worker.process.join()
-        pool._replace(worker, worker.job)  # type: ignore[arg-type]
-    _, outcome = pool.next()
+def test_a_job_that_hangs_is_ended_and_says_where(pool: LocalProcesses, digits: Dense) -> None:
+    pool.submit(replace(job(0, 0.5, digits), seconds=0.01, epochs=1000.0))
+    _, outcome = ended(pool)
     assert isinstance(outcome, Failure)
-    assert "died 2 times" in outcome.reason
-    assert len(killed) == 2
+    assert outcome.lost
+    assert "longer than it may" in outcome.reason
+    assert "in run" in outcome.details
+    assert pool.next(timeout=0.0) is None
 
 
 def test_an_error_comes_back_with_its_traceback_and_bad_input_is_told_apart(
     pool: LocalProcesses, digits: Dense
 ) -> None:
     pool.submit(job(0, 0.5, digits, name="nonsense"))
-    _, outcome = pool.next()
+    _, outcome = ended(pool)
     assert isinstance(outcome, Failure)
     assert outcome.bad_input
     broken = Job("s", "uniform", 1, "candidate", job(0, 0.5, digits).plan, {}, epochs=float("nan"))
     pool.submit(broken)
-    _, outcome = pool.next()
+    _, outcome = ended(pool)
     assert isinstance(outcome, Failure)
     assert not outcome.bad_input
     assert "Traceback" in outcome.details

@@ -66,7 +66,7 @@ def test_a_job_that_hangs_is_ended_and_says_where(pool: LocalProcesses, digits: 
     assert isinstance(outcome, Failure)
     assert outcome.lost
     assert "longer than it may" in outcome.reason
-    assert "in run" in outcome.details
+    assert "most recent call first" in outcome.details
     assert pool.next(timeout=0.0) is None
 
 

@@ -8,6 +8,7 @@ from .entry import Speedup as Speedup
 from .entry import TargetCost as TargetCost
 from .entry import Training as Training
 from .errors import LeaderboardError as LeaderboardError
+from .errors import StorageUnavailable as StorageUnavailable
 from .exchange import read_entries as read_entries
 from .exchange import write_entries as write_entries
 from .pareto import front as front

@@ -14,6 +14,10 @@ class LeaderboardError(ValueError):
     exit_code = 2
 
 
+class StorageUnavailable(LeaderboardError):
+    """The database is down, cannot be reached, is locked for long or cannot grow: the same call may succeed later."""
+
+
 def quoted(value: object) -> str:
     """`value` as it may stand in a message: at most about 60 characters, printable, on one line."""
     short = reprlib.Repr()

@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL, Connection, make_url
 
 from . import _tables as tables
 from .entry import Entry, TargetCost
-from .errors import LeaderboardError, quoted
+from .errors import LeaderboardError, StorageUnavailable, quoted
 from .query import Board, Query, Row, run
 
 _ALLOWED = "allowed: a file name, sqlite:///FILE, postgresql://USER@HOST/DATABASE"
@@ -85,14 +85,18 @@ class Store:
         """
         listed = list(entries)
         named = [""] * len(listed) if sources is None else [f"{source}: " for source in sources]
-        with self._transaction(write=True) as connection:
+        with self.transaction(write=True) as connection:
             new = 0
             for entry, source in zip(listed, named, strict=True):
                 try:
-                    new += _add(connection, entry)
+                    new += self.add_within(connection, entry)
                 except LeaderboardError as error:
                     raise LeaderboardError(f"{source}{error}") from None
             return new
+
+    def add_within(self, connection: Connection, entry: Entry) -> bool:
+        """As `add`, as a part of a writer's `transaction`."""
+        return _add(connection, entry)
 
     def get(self, id_prefix: str) -> Entry:
         """The one entry whose id starts with `id_prefix` (at least 4 hexadecimal digits)."""
@@ -102,7 +106,7 @@ class Store:
         # A range, for LIKE cannot use the index; "g" follows the last hexadecimal digit.
         within = sa.and_(column >= id_prefix, column < id_prefix + "g")
         query = sa.select(column, tables.entries.c.document).where(within).limit(2)
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             found = connection.execute(query).all()
         if not found:
             raise LeaderboardError(f"no entry starts with {id_prefix!r}; `shrinkboard leaderboard` lists the entries")
@@ -117,13 +121,21 @@ class Store:
         query = sa.select(c.document).order_by(c.study, c.strategy, c.trial)
         if study is not None:
             query = query.where(c.study == study)
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             for row in connection.execution_options(yield_per=200).execute(query):
                 yield Entry.from_json(row.document)
 
+    def find(self, study: str, strategy: str, trial: int) -> Entry | None:
+        """The entry of one trial of a study; None where there is none."""
+        c = tables.entries.c
+        at_key = sa.and_(c.study == study, c.strategy == strategy, c.trial == trial)
+        with self.transaction() as connection:
+            found = connection.execute(sa.select(c.document).where(at_key)).scalar()
+        return None if found is None else Entry.from_json(found)
+
     def query(self, query: Query) -> Board:
         """The rows that `query` asks for, one track per workload and target key."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             return run(connection, query)
 
     def pareto(self, workload: str, key: str) -> tuple[Row, ...]:
@@ -132,7 +144,7 @@ class Store:
         Empty where there is no entry yet (`query` refuses a workload or target that the storage does not know).
         """
         c = tables.tracks.c
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             if connection.execute(sa.select(c.id).where(c.workload == workload, c.key == key)).first() is None:
                 return ()
             (track,) = run(connection, Query(workload=workload, target=key, pareto=True)).tracks
@@ -140,7 +152,7 @@ class Store:
 
     def reference(self, workload: str, key: str) -> Reference | None:
         """The frozen reference of a workload on a target key, None where there is none yet."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             return _reference(connection, workload, key)
 
     def freeze_reference(self, workload: str, key: str, reference: Reference) -> Reference:
@@ -161,7 +173,7 @@ class Store:
             "dense_accuracy": reference.dense_accuracy,
             "throughput": reference.throughput,
         }
-        with self._transaction(write=True) as connection:
+        with self.transaction(write=True) as connection:
             c = tables.references.c
             if not _insert_if_absent(connection, tables.references, values) and reference.throughput is not None:
                 connection.execute(
@@ -174,7 +186,7 @@ class Store:
         return standing
 
     def _open(self, create: bool) -> None:
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             version = _version(connection)
         if version is None and not create:
             raise LeaderboardError(f"storage {self.name} holds no leaderboard yet; run `shrinkboard search` first")
@@ -192,7 +204,7 @@ class Store:
         if self._engine.dialect.name == "sqlite":
             with self._errors():
                 _use_wal(self._engine)
-        with self._transaction(write=True) as connection:
+        with self.transaction(write=True) as connection:
             # Two processes may come here at once; SQLite's lock is held already.
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION_LOCK)))
@@ -200,7 +212,7 @@ class Store:
             _insert_if_absent(connection, tables.meta, {"name": "schema", "value": str(tables.STORE_VERSION)})
 
     def _upgrade(self) -> None:
-        with self._transaction(write=True) as connection:
+        with self.transaction(write=True) as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION_LOCK)))
             # Read again below the lock: another process may have been first.
@@ -209,8 +221,16 @@ class Store:
             if version < tables.STORE_VERSION:
                 tables.upgrade(connection, version)
 
+    def make_tables(self, metadata: sa.MetaData) -> None:
+        """Makes the tables that another room keeps beside the board's, where they are missing."""
+        with self.transaction(write=True) as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION_LOCK)))
+            metadata.create_all(connection)
+
     @contextmanager
-    def _transaction(self, write: bool = False) -> Iterator[Connection]:
+    def transaction(self, write: bool = False) -> Iterator[Connection]:
+        """A transaction, undone where an exception leaves it; a writing one may wait for others'."""
         with self._errors(), self._engine.connect() as connection:
             connection = connection.execution_options(sb_write=write)
             with connection.begin():
@@ -221,7 +241,9 @@ class Store:
         try:
             yield
         except (exc.SQLAlchemyError, ImportError, OSError) as error:
-            raise LeaderboardError(f"storage {self.name}: {_reason(error, self._url)}") from None
+            away = isinstance(error, (exc.OperationalError, exc.InterfaceError))
+            kind = StorageUnavailable if away else LeaderboardError
+            raise kind(f"storage {self.name}: {_reason(error, self._url)}") from None
 
 
 def _url(text: str) -> URL:

@@ -1,9 +1,10 @@
 """The bridge to Optuna: one study per strategy, asked and told here and nowhere else.
 
 A study lives in memory while it runs and is written through to the storage whenever a trial ends, so that nothing that
-was interrupted stays behind as running, and a suggestion costs no database round trips. The board is the truth: a trial
-counts when its entry is on the board; on start, entries that the stored study lacks are added to it. What was rejected
-before its full evaluation is told to the sampler as infeasible, and stands in the storage with the reason.
+was interrupted stays behind as running, and a suggestion costs no database round trip but the claim of its plan. The
+board is the truth: a trial counts when its entry is on the board; on start, entries that the stored study lacks are
+added to it. What was rejected before its full evaluation is told to the sampler as infeasible, and stands in the
+storage with the reason. What other drivers of the study do is learned on the way (`learn`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import optuna
@@ -26,8 +27,10 @@ from workloads import Dense, InputError
 from .ehvi import ACCURACY, KNOWN, ExpectedHypervolume, Goal
 from .foresight import Foresight
 from .guide import Guide, guided
+from .leases import Claims, Lease, State
 from .log import Record, Step, forget_paused, keep_paused, logged, paused
 from .objectives import Known, Limit, Objective, values
+from .patience import Patience
 from .samplers import make_sampler
 from .spaces import check_layout, flat
 
@@ -39,6 +42,8 @@ SCREENED = "screened"
 """Constraint that a candidate violates which was let go before its training: clearly beaten, or too dear."""
 _GUIDE, _NONE = "guide", "none"
 """Attribute of the study that holds its guide, and what stands there where the space has none."""
+TRIES = 3
+"""A candidate that has lost so many workers or drivers is given up."""
 _DUPLICATES_IN_A_ROW = 20
 _RANDOM_TRIES = 500
 
@@ -111,13 +116,18 @@ class Proposer:
         known: Sequence[Entry] = (),
         options: Mapping[str, bool | float] | None = None,
         guide: Callable[[], Guide | None] = lambda: None,
+        *,
+        claims: Claims,
+        patience: Patience | None = None,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         """`known` are the entries of this campaign and strategy that are on the board already.
 
         `options` are knobs that all trials share (`Strategy.plan`). `guide` is asked once a study, for a layout that
-        is guided; what it gave stays with the study.
+        is guided; what it gave stays with the study. `say` is told of waiting for another driver.
         """
-        self.strategy, self.asking, self.wanted = strategy, asking, trials
+        self.strategy, self.asking, self.wanted, self.claims = strategy, asking, trials, claims
+        self._patiently, self._say = patience or Patience(), say
         self._options = dict(options or {})
         self._dense = dense
         directions = [StudyDirection.MAXIMIZE] + [
@@ -132,10 +142,12 @@ class Proposer:
         self._distributions: dict[str, BaseDistribution] = {
             name: IntDistribution(low, high) for name, (low, high) in self._ranges.items()
         }
-        self._rng = np.random.default_rng([seed, *strategy.name.encode()])
+        # Drivers that work at the same time must not draw alike; the first, or only one draws as it always did.
+        unlike = [claims.rank] if claims.rank else []
+        self._rng = np.random.default_rng([seed, *unlike, *strategy.name.encode()])
         self._goal = asking.goal(dense.validation.primary, len(dense.splits.validation))
         sampler = make_sampler(
-            asking.sampler, _seed(seed, strategy.name), trials, self._space, self._goal, self._foresight
+            asking.sampler, _seed(seed, strategy.name, *unlike), trials, self._space, self._goal, self._foresight
         )
         self._study = optuna.create_study(sampler=sampler, directions=directions)
         self._values: dict[str, tuple[float, ...]] = {}
@@ -144,17 +156,20 @@ class Proposer:
         """The same for its constraints."""
         self._pending: set[str] = set()
         self._worst = dense.validation.primary, [0.0] * len(asking.objectives)
+        self._theirs: dict[int, Trial] = {}
+        """Candidates of other drivers that are on their way, by number."""
+        self._ended: set[int] = set()
+        """Numbers of candidates of which the end is known."""
         self.finished = 0
         self.exhausted = False
+        trials_stored = self._stored.get_trials(deepcopy=False)
+        records = [record for record in map(logged, trials_stored) if record]
         waiting = paused(self._stored)
-        stored = [record for record in map(logged, self._stored.get_trials(deepcopy=False)) if record]
-        numbers = [entry.trial for entry in known] + [record.number for record in (*waiting, *stored)]
-        self._next_number = max(numbers, default=-1) + 1
-        self._reconcile(known)
+        numbers = [entry.trial for entry in known] + [record.number for record in (*waiting, *records)]
+        self._highest = max(numbers, default=-1)
+        self._reconcile(known, trials_stored)
+        self._adopt(known, records, waiting)
         self._plan({})  # a network that the method cannot handle at all is refused here
-        done = {entry.trial for entry in known}
-        self.waiting = [self._resumed(record) for record in waiting if record.number not in done]
-        """Candidates that were paused when the last run of this study ended, with the notes of their last stage."""
         self._chosen: list[dict[str, int]] = []
         for params in ladder:
             if self._new(params):
@@ -214,7 +229,7 @@ class Proposer:
             proposal.trial.set_constraint(name, value)
         proposal.trial.set_user_attr(KNOWN, {ACCURACY: known.accuracy, **self._known(known)})
         self._study.tell(proposal.trial, found)
-        self._stored.add_trial(self._frozen(entry, known, found, constraints, proposal.record("full")))
+        self._keep(self._frozen(entry, known, found, constraints, proposal.record("full")))
         self._violations[proposal.plan.digest] = constraints
         self._end(proposal, found)
         self.finished += 1
@@ -234,13 +249,14 @@ class Proposer:
         proposal.trial.set_user_attr(KNOWN, self._known(known))
         self._study.tell(proposal.trial, found)
         record = proposal.record(reason, known.plain())
-        self._stored.add_trial(
+        self._keep(
             optuna.create_trial(
                 values=list(found),
                 params=proposal.params,
                 distributions=self._distributions,
                 constraints=constraints,
                 user_attrs={
+                    "trial": proposal.number,
                     "plan_digest": proposal.plan.digest,
                     "reason": reason,
                     "log": json.dumps(record.to_json()),
@@ -253,26 +269,117 @@ class Proposer:
     def fail(self, proposal: Proposal, reason: str) -> None:
         """Takes note that a proposal could not be evaluated; it is not proposed again."""
         self._study.tell(proposal.trial, state=TrialState.FAIL)
-        self._stored.add_trial(
-            optuna.create_trial(
-                state=TrialState.FAIL,
-                params=proposal.params,
-                distributions=self._distributions,
-                user_attrs={
-                    "reason": reason,
-                    "plan_digest": proposal.plan.digest,
-                    "log": json.dumps(proposal.record(reason, failed=True).to_json()),
-                },
-            )
-        )
+        self._keep_failed(proposal.record(reason, failed=True))
         self._end(proposal, ())
+
+    def withdraw(self, proposal: Proposal) -> None:
+        """Takes note that a proposal is no longer this driver's: another works on it, or nobody does."""
+        self._study.tell(proposal.trial, state=TrialState.FAIL)
+        self._pending.discard(proposal.plan.digest)
 
     def wait(self, proposal: Proposal, notes: Mapping[str, object]) -> None:
         """Takes note that a candidate is paused; `notes` (plain data) come back with it in a later run."""
-        keep_paused(self._stored, proposal.record("paused", notes))
+        self._patiently(lambda: keep_paused(self._stored, proposal.record("paused", notes)))
+
+    def learn(self, lease: Lease) -> Entry | None:
+        """Takes note of a candidate of another driver; its entry where it has one and that is news."""
+        if lease.trial in self._ended:
+            return None
+        if lease.state == "running":
+            if lease.trial not in self._theirs:
+                self._theirs[lease.trial] = self._begun(lease.knobs)
+                self._pending.add(lease.plan_digest)
+            return None
+        entry = self.claims.entry(self.strategy.name, lease.trial) if lease.state == "done" else None
+        trial = self._theirs.pop(lease.trial, None) or self._begun(lease.knobs)
+        self._pending.discard(lease.plan_digest)
+        self._ended.add(lease.trial)
+        if entry is None:
+            self._values.setdefault(lease.plan_digest, ())
+            self._study.tell(trial, state=TrialState.FAIL)
+            return None
+        known = Known.of(entry)
+        found, constraints = values(known, self.asking.objectives), self._constraints(known)
+        for name, value in constraints.items():
+            trial.set_constraint(name, value)
+        trial.set_user_attr(KNOWN, {ACCURACY: known.accuracy, **self._known(known)})
+        self._study.tell(trial, found)
+        self._values[lease.plan_digest], self._violations[lease.plan_digest] = found, constraints
+        self._see(found)
+        self.finished += 1
+        return entry
+
+    def take_over(self, lease: Lease) -> tuple[Proposal, Mapping[str, object] | None] | None:
+        """A candidate that its driver left behind, with the notes of its last pause, where there was one.
+
+        None where another driver was faster, or where it has lost too many by now and is given up.
+        """
+        taken = self.claims.take(lease)
+        if taken is None or taken.state != "running":
+            return None
+        trial = self._theirs.pop(taken.trial, None) or self._begun(taken.knobs)
+        paused_ones = {record.number: record for record in self._patiently(lambda: paused(self._stored))}
+        record = paused_ones.get(taken.trial, Record(taken.trial, taken.knobs, taken.plan_digest))
+        reason = f"given up after {taken.lost} tries: {taken.reason}" if taken.lost >= TRIES else ""
+        try:
+            plan = self._plan(dict(taken.knobs))
+        except (InputError, KeyError) as error:
+            reason = f"its plan cannot be made any more: {error}"
+        else:
+            if plan.digest != taken.plan_digest:
+                reason = "it was begun under other options, or by another version of the strategy"
+        if reason:
+            self._study.tell(trial, state=TrialState.FAIL)
+            self._values.setdefault(taken.plan_digest, ())
+            self._ended.add(taken.trial)
+            if self.claims.end(self.strategy.name, taken.trial, "failed", reason):
+                self._keep_failed(replace(record, ended=reason, failed=True))
+            self._say(f"{self.strategy.name} trial {taken.trial} failed: {reason}\n  knobs: {json.dumps(taken.knobs)}")
+            return None
+        self._pending.add(plan.digest)
+        params = {name: int(value) for name, value in taken.knobs.items()}
+        return Proposal(plan, params, taken.trial, trial, steps=record.steps), record.notes or None
+
+    def _begun(self, knobs: Mapping[str, int]) -> Trial:
+        """A trial that is on its way with these knobs, whatever is queued."""
+        params = {name: int(value) for name, value in knobs.items()}
+        self._study.add_trial(
+            optuna.create_trial(state=TrialState.RUNNING, params=params, distributions=self._distributions)
+        )
+        return Trial(self._study, self._study.get_trials(deepcopy=False)[-1]._trial_id)
+
+    def _keep(self, trial: FrozenTrial) -> None:
+        """Adds an ended trial to the stored study, once."""
+
+        def add() -> bool:
+            self._stored.add_trial(trial)
+            return True
+
+        def landed() -> bool | None:
+            number = trial.user_attrs["trial"]
+            stored = self._stored.get_trials(deepcopy=False)
+            return any(other.user_attrs.get("trial") == number for other in stored) or None
+
+        self._patiently(add, landed)
+
+    def _keep_failed(self, record: Record) -> None:
+        self._keep(
+            optuna.create_trial(
+                state=TrialState.FAIL,
+                params=dict(record.params),
+                distributions=self._distributions,
+                user_attrs={
+                    "trial": record.number,
+                    "reason": record.ended,
+                    "plan_digest": record.digest,
+                    "log": json.dumps(record.to_json()),
+                },
+            )
+        )
 
     def _end(self, proposal: Proposal, found: tuple[float, ...]) -> None:
-        forget_paused(self._stored, proposal.number)
+        self._patiently(lambda: forget_paused(self._stored, proposal.number))
+        self._ended.add(proposal.number)
         self._pending.discard(proposal.plan.digest)
         self._values[proposal.plan.digest] = found
         self._see(found)
@@ -301,11 +408,12 @@ class Proposer:
         if layout == "flat":
             return flat(space), ()
         if layout == "guided":
-            if _GUIDE in self._stored.user_attrs:
-                found = kept_guide(self._stored)
-            else:
-                found = guide()
-                self._stored.set_user_attr(_GUIDE, _NONE if found is None else json.dumps(found.to_json()))
+            with self.claims.once(self.strategy.name, "which layers matter", self._say):
+                if _GUIDE in self._stored.user_attrs:
+                    found = kept_guide(self._stored)
+                else:
+                    found = guide()
+                    self._stored.set_user_attr(_GUIDE, _NONE if found is None else json.dumps(found.to_json()))
             if found is not None:
                 shaped = guided(space, found)
                 self._foresight = Foresight(self._dense, self.strategy, shaped, found)
@@ -330,16 +438,11 @@ class Proposer:
             self._study.tell(trial, state=TrialState.FAIL)
             return None
         self._pending.add(plan.digest)
-        number, self._next_number = self._next_number, self._next_number + 1
+        number = self.claims.claim(self.strategy.name, plan.digest, params, self._highest)
+        if number is None:  # another driver's; what comes of it is learned later
+            self._study.tell(trial, state=TrialState.FAIL)
+            return None
         return Proposal(plan, params, number, trial, params in self._chosen)
-
-    def _resumed(self, record: Record) -> tuple[Proposal, Mapping[str, object]]:
-        params = {name: int(value) for name, value in record.params.items()}
-        self._study.enqueue_trial(params)
-        trial = self._study.ask(self._distributions)
-        plan = self._plan(params)
-        self._pending.add(plan.digest)
-        return Proposal(plan, params, record.number, trial, steps=record.steps), record.notes
 
     def _plan(self, params: dict[str, int]) -> Plan:
         return self.strategy.plan(self._dense, self._space.decode(params) | self._options)
@@ -374,9 +477,8 @@ class Proposer:
             user_attrs=told | ({} if record is None else {"log": json.dumps(record.to_json())}),
         )
 
-    def _reconcile(self, known: Sequence[Entry]) -> None:
+    def _reconcile(self, known: Sequence[Entry], trials: Sequence[FrozenTrial]) -> None:
         """Brings memory and storage to what the board says, and memory to what the storage says was rejected."""
-        trials = self._stored.get_trials(deepcopy=False)
         stored = {trial.user_attrs.get("entry") for trial in trials}
         for entry in known:
             if entry.knobs.keys() != self._distributions.keys():
@@ -387,8 +489,9 @@ class Proposer:
             about = Known.of(entry)
             found, constraints = values(about, self.asking.objectives), self._constraints(about)
             self._study.add_trial(self._frozen(entry, about, found, constraints, None))
-            if entry.id not in stored:
-                self._stored.add_trial(self._frozen(entry, about, found, constraints, None))
+            if entry.id not in stored and self.claims.may_mend(self.strategy.name, entry.trial):
+                self._keep(self._frozen(entry, about, found, constraints, None))
+            self._ended.add(entry.trial)
             self._values[entry.plan_digest], self._violations[entry.plan_digest] = found, constraints
             self._see(found)
             self.finished += 1
@@ -402,6 +505,19 @@ class Proposer:
                 self._values.setdefault(str(trial.user_attrs.get("plan_digest")), ())
                 if trial.state == TrialState.COMPLETE:
                     self._study.add_trial(trial)
+                record = logged(trial)
+                if record is not None:
+                    self._ended.add(record.number)
+
+    def _adopt(self, known: Sequence[Entry], records: Sequence[Record], waiting: Sequence[Record]) -> None:
+        """Leases for what a version without them has left."""
+        told: dict[int, tuple[str, Mapping[str, int], State]]
+        told = {r.number: (r.digest, r.params, "running") for r in waiting}
+        told |= {r.number: (r.digest, r.params, "failed" if r.failed else "rejected") for r in records}
+        told |= {entry.trial: (entry.plan_digest, entry.knobs, "done") for entry in known}
+        rows = [(number, *told[number]) for number in sorted(told)]
+        if rows:
+            self.claims.adopt(self.strategy.name, rows)
 
 
 def kept_guide(stored: optuna.Study) -> Guide | None:
@@ -410,6 +526,6 @@ def kept_guide(stored: optuna.Study) -> Guide | None:
     return None if kept == _NONE else Guide.from_json(json.loads(kept))
 
 
-def _seed(seed: int, name: str) -> int:
-    """A sampler's seed that differs between strategies of one campaign."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:4], "big")
+def _seed(seed: int, name: str, *unlike: int) -> int:
+    """A sampler's seed that differs between strategies of one campaign, and between its drivers."""
+    return int.from_bytes(hashlib.sha256(" ".join(map(str, (seed, name, *unlike))).encode()).digest()[:4], "big")

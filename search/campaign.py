@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
+from sqlalchemy import exc
 
 from cost_models import CostModel, Frozen, Reference
 from leaderboard import Entry, Store
 from leaderboard import Reference as FrozenReference
-from strategies import Strategy, strategy
+from strategies import Plan, Strategy, strategy
 from workloads import Format, InputError
 
-from .bridge import Asking, Proposer
+from .bridge import TRIES, Asking, Proposer
+from .drivers import Presence
 from .evaluation import Evaluator, Job, Report, Subject
 from .executors import Executor, Failure, InProcess, LocalProcesses
 from .guide import Guide, make_guide
 from .lane import Lane, Staging
+from .leases import Claims, Lease, Leases
 from .objectives import Known, Limit, Objective, default_objectives, parse_limit, parse_objective
+from .patience import Patience
 from .samplers import check_sampler, choose_sampler
 from .settings import Settings, check_resumed, keep_settings, kept_settings
 
@@ -35,8 +41,10 @@ GIVE_UP = 3
 """Failures in a row after which a strategy is given up."""
 POLL = 1.0
 """Seconds after which the loop looks up from its jobs."""
-TRIES = 3
-"""A job whose worker is lost is begun so many times in all."""
+SYNC = 2.0
+"""Seconds after which the loop looks at what other drivers do."""
+ENOUGH, PATIENT, SHORTEST_LIMIT = 3, 20.0, 600.0
+"""After so many jobs of its kind a job may take so many times the longest of them, at least so many seconds."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ class Summary:
     let_go: dict[str, dict[str, int]] = field(default_factory=dict)
     """Strategy → why candidates were let go before their full evaluation → how many in this run."""
     ended: str = "all trials done"
-    """`all trials done`, `time budget spent` or `interrupted`."""
+    """`all trials done`, `time budget spent`, `stopped` (somebody asked for it) or `interrupted`."""
 
 
 Listener = Callable[[Entry | None, str], None]
@@ -98,6 +106,7 @@ def run_campaign(
     trials: int,
     workers: int = 1,
     time_budget: float | None = None,
+    trial_timeout: float | None = None,
     resume: bool = False,
     listen: Listener = lambda entry, line: None,
     evaluator: Evaluator | None = None,
@@ -106,8 +115,10 @@ def run_campaign(
     """Runs `trials` full evaluations of every strategy, those on the board included, strategies taking turns.
 
     `time_budget` is in seconds from this call: no job starts that would, by the median of those before, end after it.
+    `trial_timeout` is how many seconds one job may take before its worker is ended; None: many times what others took.
     Ctrl-C ends it like a spent budget; what was finished is on the board. `say` is told what goes on before the first
-    trial. Raises `InputError` where the study exists
+    trial, and when the storage is away. Several drivers may run the same campaign at once (`resume`): together they
+    come to `trials`. Raises `InputError` where the study exists
     and `resume` is false, or where it was searched under other settings.
     """
     started = time.monotonic()
@@ -115,31 +126,49 @@ def run_campaign(
     evaluator = evaluator or Evaluator(campaign.subject, campaign.targets)
     _check_resume(campaign, evaluator, store, entries, resume)
     summary = Summary()
-    with _optuna_storage(store) as storage:
+    patience = Patience(say)
+    kind = "local"
+    with optuna_storage(store) as storage, _present(campaign, store, kind, workers, resume) as presence:
+        claims = Leases(store, campaign.name, presence, patience)
         frozen = _frozen(evaluator, store)
         widths = rewarded_widths(list(evaluator.models.values()))
-        lanes = _lanes(campaign, evaluator, entries, trials, widths, storage, summary, say)
+        lanes = _lanes(campaign, evaluator, entries, trials, widths, storage, summary, claims, patience, say)
         controls = _controls(campaign, evaluator, entries)
         executor: Executor = (
             InProcess(evaluator)
-            if workers == 1
+            if workers == 1 and trial_timeout is None
             else LocalProcesses(campaign.subject, list(campaign.targets), frozen, workers)
         )
-        loop = Loop(store, executor, lanes, controls, summary, listen)
+        loop = Loop(claims, executor, lanes, controls, summary, listen, job_timeout=trial_timeout)
+        presence.jobs = loop.jobs
         try:
             loop.run(None if time_budget is None else started + time_budget)
+        except Stopped:
+            summary.ended = "stopped"
         except KeyboardInterrupt:
             summary.ended = "interrupted"
         finally:
             executor.close()
+            for lane in lanes.values():
+                lane.close()
+            claims.put_down()
             summary.let_go = {name: lane.let_go for name, lane in lanes.items() if lane.let_go}
     return summary
 
 
-class Board(Protocol):
-    """Where entries go when they are found."""
-
-    def add(self, entry: Entry) -> bool: ...
+@contextmanager
+def _present(campaign: Campaign, store: Store, executor: str, workers: int, resume: bool) -> Iterator[Presence]:
+    """This driver, known to the others of the study."""
+    presence = Presence(store, campaign.name, executor, workers)
+    try:
+        if presence.others and not resume:
+            raise InputError(
+                f"study {campaign.name!r} is being searched in {store.name} by another driver; "
+                "add --resume to join it, or choose another --study"
+            )
+        yield presence
+    finally:
+        presence.leave()
 
 
 class Loop:
@@ -147,22 +176,26 @@ class Loop:
 
     def __init__(
         self,
-        store: Board,
+        claims: Claims,
         executor: Executor,
         lanes: dict[str, Lane],
         controls: list[Job],
         summary: Summary,
         listen: Listener,
         clock: Callable[[], float] = time.monotonic,
+        job_timeout: float | None = None,
     ) -> None:
-        self.store, self.executor = store, executor
+        """`job_timeout` is how many seconds a job may take; None: much longer than others like it have taken."""
+        self.claims, self.executor, self.job_timeout = claims, executor, job_timeout
         self.lanes, self.controls, self.summary, self.listen = lanes, controls, summary, listen
         self.clock = clock
-        self.running: dict[tuple[str, int], float] = {}
+        self.running: dict[tuple[str, int], tuple[Job, float]] = {}
+        """Jobs with the time at which they were begun."""
         self.again: deque[Job] = deque()
         """Jobs whose workers were lost."""
-        self.tries: dict[tuple[str, int], int] = {}
-        """How many workers a job has lost."""
+        self._held: dict[str, Lease] = {}
+        """Controls that some driver works on, or has ended."""
+        self._synced = -math.inf
         self.durations: dict[float, list[float]] = {}
         """Seconds of jobs by the share of the training at whose end they were paused."""
         self.failures_in_a_row = dict.fromkeys(lanes, 0)
@@ -170,19 +203,76 @@ class Loop:
 
     def run(self, deadline: float | None) -> None:
         while True:
-            while len(self.running) < self.executor.workers and not self._late(deadline):
+            self._sync()
+            ending = self._ending(deadline)
+            while not ending and len(self.running) < self.executor.workers:
                 job = self._next()
                 if job is None:
                     break
-                self.running[job.strategy, job.trial] = self.clock()
+                job = replace(job, seconds=self._limit(job))
+                self.running[job.strategy, job.trial] = job, self.clock()
                 self.executor.submit(job)
+                ending = self._ending(deadline)
             if not self.running:
-                if self.controls or any(lane.open > 0 for lane in self.lanes.values()):
-                    self.summary.ended = "time budget spent"
-                return
+                waits = bool(self.controls) or any(lane.waits for lane in self.lanes.values())
+                if ending or not waits:
+                    if self.controls or self.again or any(lane.open > 0 for lane in self.lanes.values()):
+                        self.summary.ended = ending or "time budget spent"
+                    return
+                time.sleep(POLL)
+                continue
             ended = self.executor.next(POLL)
             if ended is not None:
                 self._finish(*ended)
+
+    def _may_control(self, control: Job) -> bool:
+        """Whether a control is ours to evaluate; otherwise another driver is at it."""
+        lease = self._held.pop(control.strategy, None)
+        if lease is None:
+            digest = Plan.from_json(control.plan).digest
+            return self.claims.claim(control.strategy, digest, {}, -1) is not None
+        return self.claims.is_free(lease) and self.claims.take(lease) is not None
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """What the workers do, as others may read it."""
+        now = self.clock()
+        return [
+            {
+                "strategy": job.strategy,
+                "trial": job.trial,
+                "stage": "full" if job.until is None else "rung" if job.until else "screen",
+                "since": time.time() - (now - began),
+            }
+            for job, began in list(self.running.values())
+        ]
+
+    def _ending(self, deadline: float | None) -> str:
+        """Why no more jobs are begun; empty where they are."""
+        if self.claims.stop == "now":
+            raise Stopped
+        if self.claims.stop:
+            return "stopped"
+        return "time budget spent" if self._late(deadline) else ""
+
+    def _limit(self, job: Job) -> float | None:
+        """Seconds that a job may take: as told, else many times the longest of its kind, once there were some."""
+        kind = self.durations.get(_share(job), [])
+        if self.job_timeout is not None or len(kind) < ENOUGH:
+            return self.job_timeout
+        return max(SHORTEST_LIMIT, PATIENT * max(kind))
+
+    def _sync(self) -> None:
+        """Learns what other drivers have done, and takes over what dead ones have left."""
+        if time.monotonic() - self._synced < SYNC:
+            return
+        leases = self.claims.news()
+        self._held = {lease.strategy: lease for lease in leases if lease.strategy in CONTROLS}
+        ended = {name for name, lease in self._held.items() if lease.state != "running"}
+        self.controls = [control for control in self.controls if control.strategy not in ended]
+        for lane in self.lanes.values():
+            for entry in lane.sync([lease for lease in leases if lease.strategy == lane.name]):
+                self.listen(entry, "")
+        self._synced = time.monotonic()
 
     def _late(self, deadline: float | None) -> bool:
         """By the median of the longest kind of job, for nobody knows yet which kind comes next."""
@@ -194,8 +284,10 @@ class Loop:
     def _next(self) -> Job | None:
         if self.again:
             return self.again.popleft()
-        if self.controls:
-            return self.controls.pop(0)
+        for control in self.controls:
+            if self._may_control(control):
+                self.controls.remove(control)
+                return control
         for _ in range(len(self.turns)):
             name = self.turns.pop(0)
             self.turns.append(name)
@@ -208,20 +300,23 @@ class Loop:
         return None
 
     def _finish(self, job: Job, outcome: Entry | Report | Failure) -> None:
-        seconds = self.clock() - self.running.pop((job.strategy, job.trial))
+        seconds = self.clock() - self.running.pop((job.strategy, job.trial))[1]
         lane = self.lanes.get(job.strategy) if job.role == "candidate" else None
         if isinstance(outcome, Failure):
-            tries = self.tries[job.strategy, job.trial] = self.tries.get((job.strategy, job.trial), 0) + 1
-            if outcome.lost and tries < TRIES:
+            if outcome.lost and self.claims.lost(job.strategy, job.trial, outcome.reason) < TRIES:
                 self.again.append(job)
             else:
                 self._failed(job, outcome, lane)
             return
-        if isinstance(outcome, Entry):
-            self.store.add(outcome)  # before the trial is told: a crash in between is mended on the next start
+        # The board comes before the trial is told: a crash in between is mended on the next start.
+        if isinstance(outcome, Entry) and not self.claims.finish(outcome):
+            if lane:
+                lane.gone(job)
+            line = f"{job.strategy} trial {job.trial}: another driver has taken it; this result does not count"
+            self.listen(None, line)
+            return
         if lane:
-            share = 1.0 if job.until is None else job.until / max(job.epochs, 1e-9)
-            self.durations.setdefault(share, []).append(seconds)
+            self.durations.setdefault(_share(job), []).append(seconds)
             self.failures_in_a_row[job.strategy] = 0
             if isinstance(outcome, Entry):
                 lane.ended(job, outcome, seconds)
@@ -236,14 +331,26 @@ class Loop:
             self.listen(outcome, "")
 
     def _failed(self, job: Job, failure: Failure, lane: Lane | None) -> None:
-        self.summary.failed.append((job.strategy, job.trial, failure.reason))
+        reason = f"given up after {TRIES} tries: {failure.reason}" if failure.lost else failure.reason
+        self.summary.failed.append((job.strategy, job.trial, reason))
         if lane:
-            lane.failed(job, failure.reason)
+            lane.failed(job, reason)
             self.failures_in_a_row[job.strategy] += 1
             if failure.bad_input or self.failures_in_a_row[job.strategy] >= GIVE_UP:
-                lane.given_up = self.summary.given_up[job.strategy] = failure.reason
-        line = f"{job.strategy} trial {job.trial} failed: {failure.reason}"
+                lane.given_up = self.summary.given_up[job.strategy] = reason
+        else:
+            self.claims.drop(job.strategy, job.trial)
+        line = f"{job.strategy} trial {job.trial} failed: {reason}"
         self.listen(None, f"{line}\n  plan: {json.dumps(dict(job.plan))}\n{failure.details}".rstrip())
+
+
+class Stopped(KeyboardInterrupt):
+    """Somebody has asked this driver to stop at once."""
+
+
+def _share(job: Job) -> float:
+    """Of the whole training, at whose end the job is paused."""
+    return 1.0 if job.until is None else job.until / max(job.epochs, 1e-9)
 
 
 def rewarded_widths(models: Sequence[CostModel]) -> frozenset[int]:
@@ -256,7 +363,7 @@ def rewarded_widths(models: Sequence[CostModel]) -> frozenset[int]:
 
 def settings_before(store: Store, study: str) -> Settings | None:
     """Under what the first strategy of a study was searched; None where there is no such study, or an older one."""
-    with _optuna_storage(store) as storage:
+    with optuna_storage(store) as storage:
         names = sorted(name for name in optuna.get_all_study_names(storage) if name.rpartition("/")[0] == study)
         return kept_settings(storage, names[0]) if names else None
 
@@ -289,6 +396,8 @@ def _lanes(
     widths: frozenset[int],
     storage: optuna.storages.BaseStorage,
     summary: Summary,
+    claims: Claims,
+    patience: Patience,
     say: Callable[[str], None],
 ) -> dict[str, Lane]:
     """A lane for every strategy that can work on this network; the others are given up with their reason."""
@@ -312,6 +421,9 @@ def _lanes(
                 known,
                 campaign.options_of(method),
                 partial(_guide, evaluator, method, widths, say),
+                claims=claims,
+                patience=patience,
+                say=say,
             )
         except InputError as error:
             summary.given_up[name] = str(error)
@@ -402,6 +514,11 @@ def _check_resume(
             "add --resume, or choose another --study"
         )
     first = entries[0]
+    if first.dense_digest != evaluator.dense.digest:
+        raise InputError(
+            f"study {campaign.name!r} shrinks another dense network than the one here (processors and versions train "
+            "alike, but not to the same bits): give both the same --checkpoint, or choose another --study"
+        )
     for cost in first.costs:
         here = evaluator.models.get(cost.target)
         if here is not None and here.key != cost.key:
@@ -434,11 +551,22 @@ def _check_resume(
 
 
 @contextmanager
-def _optuna_storage(store: Store) -> Iterator[optuna.storages.BaseStorage]:
+def optuna_storage(store: Store) -> Iterator[optuna.storages.RDBStorage]:
+    """Optuna's own tables, which lie in the database of the board."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = optuna.storages.RDBStorage(store.url)
+    storage = _opened(store.url)
     try:
         yield storage
     finally:
         storage.remove_session()
         storage.engine.dispose()
+
+
+def _opened(url: str) -> optuna.storages.RDBStorage:
+    # Connections that a database has cut are made anew; of drivers that make the tables at once one is refused.
+    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    try:
+        return optuna.storages.RDBStorage(url, engine_kwargs=options)
+    except (exc.IntegrityError, exc.ProgrammingError, exc.OperationalError, StorageInternalError):
+        time.sleep(1.0)
+        return optuna.storages.RDBStorage(url, engine_kwargs=options)

@@ -1,10 +1,11 @@
-"""The commands `search`, `replay`, `explain`, `strategies` and `workloads`.
+"""The commands `search`, `status`, `workers`, `stop`, `replay`, `explain`, `strategies` and `workloads`.
 
 Heavy imports stand inside the functions, so that `--help` answers at once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
@@ -90,12 +91,18 @@ def search(
     time_budget: Annotated[
         str | None, typer.Option(help="Stop in time: 90s, 10m or 2h from now, training included.")
     ] = None,
+    trial_timeout: Annotated[
+        str | None,
+        typer.Option(help="End a job that takes longer, and try it again; many times what others took unless given."),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that evaluate at the same time.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the dense network, the training and the sampler.")] = 0,
     study: Annotated[
         str | None, typer.Option(help="Name of the study; made from workload and time unless given.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a study that exists.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a study that exists, or join others that search it.")
+    ] = False,
     storage: Storage = DEFAULT_STORAGE,
     data_dir: Annotated[
         Path | None, typer.Option(envvar="SHRINKBOARD_DATA", help="Folder that holds the data sets.")
@@ -127,6 +134,7 @@ def search(
     started = time.monotonic()
     console = Console(highlight=False)
     budget = None if time_budget is None else parse_duration(time_budget)
+    timeout = None if trial_timeout is None else parse_duration(trial_timeout, "trial timeout")
     names = _strategies(strategy)
     subject = Subject(
         *(workload, model, dataset),
@@ -176,6 +184,7 @@ def search(
                 trials=trials,
                 workers=workers,
                 time_budget=left,
+                trial_timeout=timeout,
                 resume=resume,
                 listen=listen,
                 evaluator=evaluator,
@@ -362,6 +371,100 @@ def explain(
         console.print(f"written: {path}", soft_wrap=True)
 
 
+def status(
+    study: Annotated[
+        str | None, typer.Argument(help="Name of the study; all of the storage, in short, unless given.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print it once, also while drivers are at work.")] = False,
+    format: Format = "table",
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Shows how a study stands: workers, rates, failures, the front, the time left; live while drivers work on it.
+
+    Example: shrinkboard status first
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    from leaderboard import Store
+
+    from .campaign import optuna_storage
+    from .status import status as status_of
+    from .status import studies
+    from .status_view import status_json, status_view
+
+    console = Console(highlight=False)
+    with Store(storage, create=False) as store, optuna_storage(store) as database:
+        if study is None or format == "json" or once or not console.is_terminal:
+            names = studies(database) if study is None else [study]
+            found = [status_of(store, database, name) for name in names]
+            if format == "json":
+                data = [status_json(one) for one in found]
+                typer.echo(json.dumps(data if study is None else data[0], indent=1, ensure_ascii=False))
+            else:
+                for one in found:
+                    console.print(status_view(one))
+                if not found:
+                    console.print("no study is in this storage yet")
+            return
+        with Live(console=console, auto_refresh=False) as live:
+            while True:
+                now = status_of(store, database, study)
+                live.update(status_view(now), refresh=True)
+                if not now.drivers:
+                    return
+                time.sleep(2.0)
+
+
+def workers(
+    study: Annotated[str | None, typer.Argument(help="Name of the study; all of the storage unless given.")] = None,
+    format: Format = "table",
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Lists the drivers that are at work, and what each of their workers does.
+
+    Example: shrinkboard workers --storage postgresql://user@host/database
+    """
+    from rich.console import Console
+
+    from leaderboard import Store
+
+    from .drivers import drivers_of
+    from .status import is_alive
+    from .status_view import workers_grid, workers_json
+
+    with Store(storage, create=False) as store:
+        found = [driver for driver in drivers_of(store, study) if is_alive(driver)]
+    if format == "json":
+        typer.echo(json.dumps(workers_json(found), indent=1, ensure_ascii=False))
+        return
+    console = Console(highlight=False, markup=False)
+    console.print(workers_grid(found) if found else "no driver is at work")
+
+
+def stop(
+    study: Annotated[str, typer.Argument(help="Name of the study.")],
+    now: Annotated[
+        bool, typer.Option("--now", help="Do not wait for jobs that run; a later run begins them anew.")
+    ] = False,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Asks all drivers of a study to stop: they begin nothing more, and end when their jobs have ended.
+
+    Example: shrinkboard stop first
+    """
+    from leaderboard import Store
+    from workloads import InputError
+
+    from .drivers import BEAT, ask_to_stop
+
+    with Store(storage, create=False) as store:
+        asked = ask_to_stop(store, study, "now" if now else "soon")
+    if not asked:
+        raise InputError(f"no driver is at work on study {study!r}; `shrinkboard status` lists the studies")
+    typer.echo(f"{asked} driver{'s' if asked > 1 else ''} asked; each hears it within {BEAT:g} s")
+
+
 def workloads(format: Format = "table") -> None:
     """Lists the workloads: networks, the data that they are judged on, and where the data comes from.
 
@@ -413,13 +516,13 @@ def check(name: Annotated[str, typer.Argument(help="Name of the strategy, PRUNER
     typer.echo(f"strategy {name} keeps its contract")
 
 
-def parse_duration(text: str) -> float:
+def parse_duration(text: str, what: str = "time budget") -> float:
     """Seconds of `90s`, `10m`, `1.5h`; raises `InputError` for anything else."""
     from workloads import InputError
 
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h)?", text.strip())
     if not match or float(match[1]) == 0:
-        raise InputError(f"time budget {text!r} is no duration; give 90s, 10m or 1.5h")
+        raise InputError(f"{what} {text!r} is no duration; give 90s, 10m or 1.5h")
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600, None: 1}[match[2]]
 
 
@@ -455,22 +558,17 @@ def _recorded(storage: str, study: str, strategy: str | None) -> Iterator[tuple[
     from leaderboard import Store
     from workloads import InputError
 
+    from .campaign import optuna_storage
     from .replay import Recorded
     from .settings import searched_strategies
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with Store(storage, create=False) as store:
-        database = optuna.storages.RDBStorage(store.url)
-        try:
-            searched = searched_strategies(database, study)
-            if strategy is None and len(searched) > 1:
-                raise InputError(f"study {study!r} searched {', '.join(searched)}; choose one with --strategy")
-            name = strategy or searched[0]
-            recorded = Recorded.read(store, database, study, name)
-            yield recorded, optuna.load_study(study_name=f"{study}/{name}", storage=database)
-        finally:
-            database.remove_session()
-            database.engine.dispose()
+    with Store(storage, create=False) as store, optuna_storage(store) as database:
+        searched = searched_strategies(database, study)
+        if strategy is None and len(searched) > 1:
+            raise InputError(f"study {study!r} searched {', '.join(searched)}; choose one with --strategy")
+        name = strategy or searched[0]
+        recorded = Recorded.read(store, database, study, name)
+        yield recorded, optuna.load_study(study_name=f"{study}/{name}", storage=database)
 
 
 def _replayed(
@@ -550,6 +648,8 @@ def _progress(
     from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from leaderboard import StorageUnavailable
+
     done = sum(entry.role == "candidate" for entry in store.entries(study=campaign.name))
     with Progress(
         TextColumn("{task.description}"),
@@ -568,7 +668,8 @@ def _progress(
             console.print(escape(_trial_line(entry)), soft_wrap=True)
             if entry.role == "candidate":
                 bar.advance(task)
-            bar.update(task, description=escape(_front_line(store, entry)))
+            with contextlib.suppress(StorageUnavailable):  # what is only shown need not wait for it
+                bar.update(task, description=escape(_front_line(store, entry)))
 
         yield listen
 

@@ -9,7 +9,7 @@ its training, and one whose structure changes on the way cannot be paused: both 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from workloads import InputError, steps_in
 
 from .bridge import Proposal, Proposer
 from .evaluation import Costed, Evaluator, Job, Report
+from .leases import Lease
 from .log import Stage, Step
 from .objectives import Known, values
 from .rungs import REDUCTION, Rungs
@@ -107,34 +108,53 @@ class Lane:
         """Candidates with the epochs that they are to be trained for next, None for all."""
         self._full: set[int] = set()
         """On their way to a full evaluation."""
+        self._slots: set[int] = set()
+        """Of these, those that have been counted among the evaluations that were asked for."""
+        self._elsewhere: set[int] = set()
+        """Candidates that other drivers evaluate in full."""
         self._in_a_row = 0
-        for proposal, notes in self.proposer.waiting:
-            self._take_up(proposal, notes)
 
     @property
     def open(self) -> int:
         """Full evaluations that are still to be begun."""
         if self.given_up or (self.proposer.exhausted and not self._rungs.waiting and not self._ready):
             return 0
-        return self.proposer.wanted - self.proposer.finished - len(self._full)
+        return self.proposer.wanted - self.proposer.finished - len(self._full) - len(self._elsewhere)
+
+    @property
+    def waits(self) -> bool:
+        """Whether evaluations that were asked for are in the hands of other drivers, and may come back from there."""
+        return not self.given_up and bool(self._elsewhere) and self.proposer.finished < self.proposer.wanted
 
     def next(self) -> Job | None:
         """The next job; None where nothing can be begun before a running one ends, or at all (`ended`)."""
-        if self._ready and not self.given_up:
-            return self._begun(*self._ready.popleft())
+        if self.given_up:
+            return None
+        for place, (candidate, until) in enumerate(self._ready):
+            if self._may_begin(candidate.job.trial, until):
+                del self._ready[place]
+                return self._begun(candidate, until)
         if self.open <= 0:
             return None
         promoted = self._rungs.promote()
         if promoted is None and not self.proposer.exhausted:
             proposal = self.proposer.ask()
             if proposal is not None:
-                return self._first(proposal)
+                return self._begin_or_wait(*self._first(proposal))
         if promoted is None:
             promoted = self._rungs.best_waiting()
         if promoted is None:
             return None
         number, rung = promoted
-        return self._begun(self._candidates[number], self._after(rung, self._candidates[number].job))
+        candidate = self._candidates[number]
+        return self._begin_or_wait(candidate, self._after(rung, candidate.job))
+
+    def _begin_or_wait(self, candidate: _Candidate, until: float | None) -> Job | None:
+        if until is None and not self._has_slot(candidate.job.trial):
+            self._full.add(candidate.job.trial)
+            self._ready.append((candidate, until))
+            return None
+        return self._begun(candidate, until)
 
     def took(self, job: Job, report: Report, seconds: float) -> None:
         """A job ended with a report: what becomes of its candidate."""
@@ -161,6 +181,40 @@ class Lane:
                 return
         self._go_on(candidate, report)
 
+    def sync(self, leases: Sequence[Lease]) -> list[Entry]:
+        """Takes note of the strategy's candidates as they stand in the storage; entries of other drivers that are new.
+
+        Candidates that nobody alive holds are taken over.
+        """
+        claims, entries = self.proposer.claims, []
+        self._elsewhere = set()
+        for lease in leases:
+            if lease.trial in self._candidates:
+                continue
+            if lease.state == "running" and claims.is_free(lease):
+                taken = self.proposer.take_over(lease)
+                if taken is not None:
+                    self._take_up(*taken)
+            elif not claims.is_mine(lease):
+                entry = self.proposer.learn(lease)
+                if entry is not None:
+                    entries.append(entry)
+                if lease.state == "running" and lease.full:
+                    self._elsewhere.add(lease.trial)
+        return entries
+
+    def close(self) -> None:
+        """Forgets candidates that nothing was done for: claimed, and then not needed."""
+        for candidate, _ in self._ready:
+            if not candidate.proposal.steps:
+                self.proposer.claims.drop(self.name, candidate.job.trial)
+
+    def gone(self, job: Job) -> None:
+        """A job's candidate is no longer ours: its lease had run out, and another driver has taken it."""
+        candidate = self._candidates.pop(job.trial)
+        self.proposer.withdraw(candidate.proposal)
+        self._forget(job.trial)
+
     def ended(self, job: Job, entry: Entry, seconds: float) -> None:
         """A job ended with the entry of its candidate, which is on the board."""
         candidate = self._candidates[job.trial]
@@ -170,17 +224,37 @@ class Lane:
         # Later candidates are compared with it by what is known of them, and no training of theirs has ended.
         candidate.known = replace(Known.of(entry), training=None)
         candidate.job = replace(candidate.job, costed=None)  # thousands of samples that the entry holds now
-        self._full.discard(job.trial)
+        self._forget(job.trial)
         self._in_a_row = 0
 
     def failed(self, job: Job, reason: str) -> None:
         """A job failed for good."""
-        candidate = self._candidates.pop(job.trial)
+        candidate = self._candidates[job.trial]
+        if not self.proposer.claims.end(self.name, job.trial, "failed", reason):
+            self.gone(job)
+            return
+        del self._candidates[job.trial]
         self.evaluator.drop(job)
         self.proposer.fail(candidate.proposal, reason)
-        self._full.discard(job.trial)
+        self._forget(job.trial)
 
-    def _first(self, proposal: Proposal) -> Job:
+    def _may_begin(self, trial: int, until: float | None) -> bool:
+        """Whether a candidate that is ready is still wanted: other drivers may have taken the last evaluations."""
+        if until is not None:
+            return trial in self._full or self.open > 0
+        return self._has_slot(trial)
+
+    def _has_slot(self, trial: int) -> bool:
+        if trial not in self._slots and self.proposer.claims.slot(self.name, trial, self.proposer.wanted):
+            self._slots.add(trial)
+        return trial in self._slots
+
+    def _forget(self, trial: int) -> None:
+        self._full.discard(trial)
+        self._slots.discard(trial)
+
+    def _first(self, proposal: Proposal) -> tuple[_Candidate, float | None]:
+        """A new candidate with the end of its first job."""
         plan, asking = proposal.plan, self.proposer.asking
         job = Job(
             study=self.study,
@@ -196,7 +270,7 @@ class Lane:
         staged = (
             any(limit.objective is not None for limit in asking.limits) or self.staging.screen or self._can_pause(job)
         )
-        return self._begun(candidate, 0.0 if staged else None)
+        return candidate, 0.0 if staged else None
 
     def _begun(self, candidate: _Candidate, until: float | None) -> Job:
         candidate.job = replace(candidate.job, until=until)
@@ -223,20 +297,24 @@ class Lane:
         notes = {"rung": candidate.rung, "untrained": candidate.untrained, **_plain(candidate)}
         self.proposer.wait(candidate.proposal, notes)
 
-    def _take_up(self, proposal: Proposal, notes: Mapping[str, Any]) -> None:
-        self._first(proposal)
-        candidate = self._candidates[proposal.number]
+    def _take_up(self, proposal: Proposal, notes: Mapping[str, Any] | None) -> None:
+        candidate, until = self._first(proposal)
+        if notes is None:
+            self._ready.append((candidate, until))
+            return
         costed = Costed(notes["costed"]["network"], notes["costed"]["costs"], notes["bytes"])
         candidate.job = replace(candidate.job, costed=costed)
         candidate.known = Known.from_plain(notes)
         candidate.untrained, candidate.rung = notes["untrained"], notes["rung"]
-        self._full.discard(proposal.number)
         if candidate.rung < len(self.staging.rungs):
             self._rungs.add(candidate.rung, proposal.number, self._minimised(candidate))
         else:
             self._enter_full(candidate)
 
     def _let_go(self, candidate: _Candidate, report: Report, reason: str) -> None:
+        if not self.proposer.claims.end(self.name, candidate.job.trial, "rejected", reason):
+            self.gone(candidate.job)
+            return
         self.let_go[reason] = self.let_go.get(reason, 0) + 1
         self._in_a_row += 1
         if self._in_a_row >= IN_A_ROW and not self._rungs.waiting and not self._full:

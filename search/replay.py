@@ -28,6 +28,7 @@ from .evaluation import Evaluator
 from .gain import Gain, gain_of
 from .guide import Guide
 from .lane import Lane, Staging
+from .leases import Claims
 from .log import Record, records
 from .objectives import Known, ranking_accuracy, values
 from .settings import Settings, settings_of
@@ -127,6 +128,9 @@ def simulate(
     """One campaign of `trials` full evaluations; `evaluator` gives the dense network and needs no target."""
     started = time.perf_counter()
     settings, storage = recorded.settings, CountedStorage()
+    executor = SimulatedExecutor(Blackbox(recorded.table, surrogate), setup.workers)
+    board = _Found(executor)
+    claims = Claims(board)
     # A name of its own: what a real candidate of the study has paused on disk is none of a replay's.
     name = f"replay of {recorded.study}"
     proposer = Proposer(
@@ -140,13 +144,12 @@ def simulate(
         storage,
         options=settings.options,
         guide=lambda: recorded.guide,
+        claims=claims,
     )
     if recorded.dense is not None:
         proposer.beside(recorded.dense[1:])
     lane = Lane(recorded.strategy, proposer, evaluator, name, settings.epochs, staging)
-    executor = SimulatedExecutor(Blackbox(recorded.table, surrogate), setup.workers)
-    board = _Found(executor)
-    Loop(board, executor, {lane.name: lane}, [], Ended(), _quiet, executor.now).run(None)
+    Loop(claims, executor, {lane.name: lane}, [], Ended(), _quiet, executor.now).run(None)
     gains = [recorded.gain.of(entry) for entry in board.entries]
     return Run(
         setup,

@@ -108,7 +108,7 @@ class FakeEvaluator(Evaluator):
                     },
                 }
             ],
-            dense_digest="0",
+            dense_digest=self.dense.digest,
             **(FACTS | {"plan_digest": _digest(job)}),
         )
 

@@ -258,11 +258,16 @@ class Leases(Claims):
         return self._patiently(write)
 
     def lost(self, strategy: str, trial: int, reason: str) -> int:
+        before: int | None = None
+
         def write() -> int:
+            nonlocal before
             with self._locked(strategy) as connection:
                 here, c = self._at(strategy, trial), leases.c
-                connection.execute(sa.update(leases).where(here).values(lost=c.lost + 1, reason=reason))
-                return int(connection.execute(sa.select(c.lost).where(here)).scalar() or 0)
+                if before is None:  # an answer of the database may be lost: the worker is counted once all the same
+                    before = int(connection.execute(sa.select(c.lost).where(here)).scalar() or 0)
+                connection.execute(sa.update(leases).where(here).values(lost=before + 1, reason=reason))
+                return before + 1
 
         return self._patiently(write)
 

@@ -13,8 +13,6 @@ from functools import partial
 from typing import Any
 
 import optuna
-from optuna.exceptions import StorageInternalError
-from sqlalchemy import exc
 
 from cost_models import CostModel, Frozen, Reference
 from leaderboard import Entry, Store
@@ -33,6 +31,7 @@ from .objectives import Known, Limit, Objective, default_objectives, parse_limit
 from .patience import Patience
 from .samplers import check_sampler, choose_sampler
 from .settings import Settings, check_resumed, keep_settings, kept_settings
+from .storage import optuna_storage
 
 DENSE = "dense"
 CONTROLS = (DENSE, "dense+int")
@@ -130,6 +129,10 @@ def run_campaign(
     kind = "local"
     with optuna_storage(store) as storage, _present(campaign, store, kind, workers, resume) as presence:
         claims = Leases(store, campaign.name, presence, patience)
+        late = claims.save_late()
+        if late:
+            say(f"{len(late)} results that an earlier run could not save are on the board now")
+            entries += late
         frozen = _frozen(evaluator, store)
         widths = rewarded_widths(list(evaluator.models.values()))
         lanes = _lanes(campaign, evaluator, entries, trials, widths, storage, summary, claims, patience, say)
@@ -149,9 +152,7 @@ def run_campaign(
             summary.ended = "interrupted"
         finally:
             executor.close()
-            for lane in lanes.values():
-                lane.close()
-            claims.put_down()
+            claims.leave([spare for lane in lanes.values() for spare in lane.spare])
             summary.let_go = {name: lane.let_go for name, lane in lanes.items() if lane.let_go}
     return summary
 
@@ -548,25 +549,3 @@ def _check_resume(
                 f"study {campaign.name!r} was searched with {option} {value}, not {now[option]}; "
                 "resume it so, or choose another --study"
             )
-
-
-@contextmanager
-def optuna_storage(store: Store) -> Iterator[optuna.storages.RDBStorage]:
-    """Optuna's own tables, which lie in the database of the board."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = _opened(store.url)
-    try:
-        yield storage
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
-
-
-def _opened(url: str) -> optuna.storages.RDBStorage:
-    # Connections that a database has cut are made anew; of drivers that make the tables at once one is refused.
-    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    try:
-        return optuna.storages.RDBStorage(url, engine_kwargs=options)
-    except (exc.IntegrityError, exc.ProgrammingError, exc.OperationalError, StorageInternalError):
-        time.sleep(1.0)
-        return optuna.storages.RDBStorage(url, engine_kwargs=options)

@@ -388,10 +388,10 @@ def status(
 
     from leaderboard import Store
 
-    from .campaign import optuna_storage
     from .status import status as status_of
     from .status import studies
     from .status_view import status_json, status_view
+    from .storage import optuna_storage
 
     console = Console(highlight=False)
     with Store(storage, create=False) as store, optuna_storage(store) as database:
@@ -558,9 +558,9 @@ def _recorded(storage: str, study: str, strategy: str | None) -> Iterator[tuple[
     from leaderboard import Store
     from workloads import InputError
 
-    from .campaign import optuna_storage
     from .replay import Recorded
     from .settings import searched_strategies
+    from .storage import optuna_storage
 
     with Store(storage, create=False) as store, optuna_storage(store) as database:
         searched = searched_strategies(database, study)

@@ -142,7 +142,7 @@ def run_campaign(
             if workers == 1 and trial_timeout is None
             else LocalProcesses(campaign.subject, list(campaign.targets), frozen, workers)
         )
-        loop = Loop(claims, executor, lanes, controls, summary, listen, job_timeout=trial_timeout)
+        loop = Loop(claims, executor, lanes, controls, summary, listen, job_timeout=trial_timeout, say=say)
         presence.jobs = loop.jobs
         try:
             loop.run(None if time_budget is None else started + time_budget)
@@ -185,9 +185,13 @@ class Loop:
         listen: Listener,
         clock: Callable[[], float] = time.monotonic,
         job_timeout: float | None = None,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """`job_timeout` is how many seconds a job may take; None: much longer than others like it have taken."""
-        self.claims, self.executor, self.job_timeout = claims, executor, job_timeout
+        """`job_timeout` is how many seconds a job may take; None: much longer than others like it have taken.
+
+        `say` is told of waiting for other drivers.
+        """
+        self.claims, self.executor, self.job_timeout, self.say = claims, executor, job_timeout, say
         self.lanes, self.controls, self.summary, self.listen = lanes, controls, summary, listen
         self.clock = clock
         self.running: dict[tuple[str, int], tuple[Job, float]] = {}
@@ -203,6 +207,7 @@ class Loop:
         self.turns = list(lanes)
 
     def run(self, deadline: float | None) -> None:
+        waiting = False
         while True:
             self._sync()
             ending = self._ending(deadline)
@@ -220,8 +225,12 @@ class Loop:
                     if self.controls or self.again or any(lane.open > 0 for lane in self.lanes.values()):
                         self.summary.ended = ending or "time budget spent"
                     return
+                if not waiting:
+                    self.say("nothing is left to begin; waiting for what other drivers have begun")
+                waiting = True
                 time.sleep(POLL)
                 continue
+            waiting = False
             ended = self.executor.next(POLL)
             if ended is not None:
                 self._finish(*ended)

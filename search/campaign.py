@@ -21,12 +21,13 @@ from workloads import Format, InputError
 
 from .bridge import Asking, Proposer
 from .evaluation import Evaluator, Job, Report, Subject
-from .executors import Executor, Failure, InProcess, LocalProcesses
+from .executors import Executor, Failure
 from .guide import Guide, make_guide
 from .lane import Lane, Staging
 from .objectives import Known, Limit, Objective, default_objectives, parse_limit, parse_objective
 from .samplers import check_sampler, choose_sampler
 from .settings import Settings, check_resumed, keep_settings, kept_settings
+from .workers import Workers, start
 
 DENSE = "dense"
 CONTROLS = (DENSE, "dense+int")
@@ -96,7 +97,7 @@ def run_campaign(
     store: Store,
     *,
     trials: int,
-    workers: int = 1,
+    workers: int | Workers = 1,
     time_budget: float | None = None,
     resume: bool = False,
     listen: Listener = lambda entry, line: None,
@@ -116,15 +117,12 @@ def run_campaign(
     _check_resume(campaign, evaluator, store, entries, resume)
     summary = Summary()
     with _optuna_storage(store) as storage:
-        frozen = _frozen(evaluator, store)
+        _freeze(evaluator, store)
         widths = rewarded_widths(list(evaluator.models.values()))
         lanes = _lanes(campaign, evaluator, entries, trials, widths, storage, summary, say)
         controls = _controls(campaign, evaluator, entries)
-        executor: Executor = (
-            InProcess(evaluator)
-            if workers == 1
-            else LocalProcesses(campaign.subject, list(campaign.targets), frozen, workers)
-        )
+        asked = Workers(workers) if isinstance(workers, int) else workers
+        executor = start(asked, evaluator, campaign.targets)
         loop = Loop(store, executor, lanes, controls, summary, listen)
         try:
             loop.run(None if time_budget is None else started + time_budget)
@@ -366,7 +364,7 @@ def _controls(campaign: Campaign, evaluator: Evaluator, entries: Sequence[Entry]
     ]
 
 
-def _frozen(evaluator: Evaluator, store: Store) -> dict[str, Frozen]:
+def _freeze(evaluator: Evaluator, store: Store) -> None:
     """The reference's figures on every target: those on the board, else measured now and put there for good."""
     dense = evaluator.dense
     name, accuracy = dense.workload.name, dense.validation.primary
@@ -384,7 +382,6 @@ def _frozen(evaluator: Evaluator, store: Store) -> dict[str, Frozen]:
             ours = FrozenReference(figures.latency, accuracy, figures.throughput)
             standing = store.freeze_reference(name, keys[target], ours)
             frozen[target] = Frozen(standing.latency, standing.throughput)
-    return frozen
 
 
 def _freezes_throughput(model: CostModel) -> bool:

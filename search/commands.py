@@ -91,6 +91,19 @@ def search(
         str | None, typer.Option(help="Stop in time: 90s, 10m or 2h from now, training included.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that evaluate at the same time.")] = 1,
+    executor: Annotated[
+        Literal["local", "ray"], typer.Option(help="Processes of this machine, or actors of Ray Tune.")
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT of a Ray cluster that this machine is in, or auto; one is started unless given."),
+    ] = None,
+    trial_cpus: Annotated[
+        float | None, typer.Option(help="CPUs that a trial takes under Ray; an equal share unless given.")
+    ] = None,
+    trial_gpus: Annotated[
+        float, typer.Option(help="GPUs that a trial takes under Ray, of which one trains it; 0.5: two share one.")
+    ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the dense network, the training and the sampler.")] = 0,
     study: Annotated[
         str | None, typer.Option(help="Name of the study; made from workload and time unless given.")
@@ -123,9 +136,11 @@ def search(
     from .estimate import tuning_seconds
     from .evaluation import Evaluator, Subject
     from .lane import staging_of
+    from .workers import Workers, checked
 
     started = time.monotonic()
     console = Console(highlight=False)
+    asked = checked(Workers(workers, executor, ray_address, trial_cpus, trial_gpus))
     budget = None if time_budget is None else parse_duration(time_budget)
     names = _strategies(strategy)
     subject = Subject(
@@ -174,7 +189,7 @@ def search(
                 campaign,
                 store,
                 trials=trials,
-                workers=workers,
+                workers=asked,
                 time_budget=left,
                 resume=resume,
                 listen=listen,

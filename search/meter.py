@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -88,20 +89,20 @@ def device_of(model: CostModel) -> str:
 
 def open_meters(
     subject: Subject, models: Mapping[str, CostModel], frozen: Mapping[str, Frozen], dense: Any, campaign: str
-) -> dict[str, CostModel]:
-    """The models as workers see them, with a Meter on this machine for every device that some are measured on.
+) -> tuple[dict[str, CostModel], list[Any]]:
+    """The models as workers see them, and handles of the Meters: one on this machine for every device measured on.
 
     `dense` is a reference to the dense network in the object store; `campaign` tells the actors of several apart, which
     exclude each other like any two processes that measure.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     meters: dict[str, Any] = {}
-    for device in {device_of(model) for model in models.values() if model.kind == "measured"}:
-        held = {
-            name: model for name, model in models.items() if model.kind == "measured" and device_of(model) == device
-        }
-        # It takes no GPU of those that are handed out to trials, and still sees them.
-        seen: dict[str, Any] = {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}}
+    measured = {name: model for name, model in models.items() if model.kind == "measured"}
+    # It takes none of the GPUs that are handed out to trials, and sees those that the driver sees.
+    names = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
+    sight = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"} | {n: os.environ[n] for n in names if n in os.environ}
+    for device in {device_of(model) for model in measured.values()}:
+        held = {name: model for name, model in measured.items() if device_of(model) == device}
         meters[device] = (
             ray.remote(Meter)
             .options(
@@ -110,11 +111,11 @@ def open_meters(
                 max_restarts=-1,
                 max_task_retries=RETRIES,
                 scheduling_strategy=here,
-                runtime_env=seen,
+                runtime_env={"env_vars": sight},
             )
             .remote(subject, held, {name: frozen[name] for name in held}, dense)
         )
-    return {
-        name: Metered(model, meters[device_of(model)]) if model.kind == "measured" else model
-        for name, model in models.items()
+    seen = {
+        name: Metered(model, meters[device_of(model)]) if name in measured else model for name, model in models.items()
     }
+    return seen, list(meters.values())

@@ -10,7 +10,6 @@ import pickle
 import queue
 import re
 import shutil
-import socket
 import threading
 import time
 import warnings
@@ -29,20 +28,22 @@ from ray.tune.search.optuna import OptunaSearch
 from workloads import InputError
 
 from .evaluation import Evaluator, Job
-from .executors import attempt, death, sent, watched
+from .executors import attempt, death, read_log, sent, watched
 from .meter import open_meters, own_module
-from .workers import Workers
+from .workers import Workers, await_answer
 
 LOOK_UP = 0.02
 """Seconds that Tune waits for a job while others run."""
-CONNECT = 10.0
-"""Seconds that a cluster may take to answer."""
 AGAIN = 5.0
 """Seconds between attempts to connect."""
 LAST_WORDS = 2.0
 """Seconds in which what a dead worker wrote is waited for."""
 SENT = ("SHRINKBOARD_CACHE",)
 """Variables of the driver's environment that workers get."""
+
+
+_IN_METER = "search/meter.py"
+"""Stands in the stacks of a worker that waits for a Meter."""
 
 
 class Posted:
@@ -123,8 +124,8 @@ class InOrder(FIFOScheduler):
 class Post(tune.Callback):
     """Sends outcomes back, and leaves nothing of them with Tune."""
 
-    def __init__(self, connection: Connection, log: Path) -> None:
-        self._connection, self._log = connection, log
+    def __init__(self, connection: Connection, log: Path, meters: Sequence[Any]) -> None:
+        self._connection, self._log, self._meters = connection, log, meters
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -137,8 +138,12 @@ class Post(tune.Callback):
         shutil.rmtree(trial.local_path, ignore_errors=True)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        error = trial.get_pickled_error() or trial.get_error()
-        failure = death(_how(str(error)), last_words(self._log, str(error)))
+        error = read_log(Path(trial.error_file)).partition("\n")[2]  # the first line counts failures
+        failure = death(_how(error), last_words(self._log, error))
+        if _IN_METER in failure.details:
+            # It was ended while it waited for a measurement, which may be what hangs.
+            for meter in self._meters:
+                ray.kill(meter, no_restart=False)
         self._connection.send((trial.config["job"].number, failure))
         self.on_trial_complete(iteration, trials, trial)
 
@@ -186,14 +191,16 @@ def run(connection: Connection, folder: Path, workers: Workers, patience: float)
         warnings.simplefilter("ignore")  # the same
         held = ray.put(dense)
     threads, device = max(1, int(cpus)), "cuda" if workers.gpus > 0 else dense.workload.device
-    models = open_meters(subject, models, frozen, held, folder.name)
+    models, meters = open_meters(subject, models, frozen, held, folder.name)
     del dense
     jobs: queue.SimpleQueue[Posted] = queue.SimpleQueue()
     threading.Thread(target=_take, args=(connection, jobs), daemon=True).start()
     connection.send(None)
     trainable = tune.with_parameters(OneJob, worker=(subject, models, frozen, threads, device, held))
+    trainable = tune.with_resources(trainable, {"cpu": cpus, "gpu": workers.gpus})
+    trainable.__name__ = trainable.__qualname__ = OneJob.__name__  # as processes and lines of logs are called
     tune.Tuner(
-        tune.with_resources(trainable, {"cpu": cpus, "gpu": workers.gpus}),
+        trainable,
         tune_config=tune.TuneConfig(
             search_alg=JobSearch(jobs),
             scheduler=InOrder(workers.count),
@@ -207,7 +214,7 @@ def run(connection: Connection, folder: Path, workers: Workers, patience: float)
             name="jobs",
             storage_path=str(folder / "tune"),
             verbose=0,
-            callbacks=[Post(connection, folder / "tune.log")],
+            callbacks=[Post(connection, folder / "tune.log", meters)],
             failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
@@ -236,16 +243,13 @@ def _connect(workers: Workers, folder: Path, patience: float) -> None:
     runtime = {"working_dir": str(folder / "code"), "env_vars": variables}
     common: dict[str, Any] = {"runtime_env": runtime, "logging_level": "ERROR", "log_to_driver": True}
     if workers.address is None:
-        cores = os.cpu_count() or 1
-        needed = workers.count * (workers.cpus or max(1, cores // workers.count))
-        if (workers.cpus or 0) > cores:
-            raise InputError(f"--trial-cpus is {workers.cpus:g}, but this machine has {cores}")
+        needed = workers.count * (workers.cpus or share([os.cpu_count() or 1], workers.count))
         ray.init(num_cpus=math.ceil(needed), include_dashboard=False, _temp_dir=str(folder), **common)
         return
     end = time.monotonic() + patience
     while True:
         try:
-            _answers(workers.address)
+            await_answer(workers.address)
             ray.init(address=workers.address, **common)
             return
         except (OSError, RuntimeError, ValueError) as error:
@@ -257,13 +261,6 @@ def _connect(workers: Workers, folder: Path, patience: float) -> None:
                     "the cluster"
                 ) from error
             time.sleep(AGAIN)
-
-
-def _answers(address: str) -> None:
-    """Raises `OSError` where nobody listens at HOST:PORT, for which Ray would wait for minutes."""
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT).close()
 
 
 def _room(workers: Workers, check: bool) -> float:
@@ -295,8 +292,7 @@ def share(cpus: Sequence[float], workers: int) -> float:
 def _how(error: str) -> str:
     """What Ray says of a death, in one line."""
     _, _, reason = error.partition("The actor is dead because ")
-    line = " ".join((reason or error).split())
-    return line[:300]
+    return " ".join((reason or error).partition("Some common causes")[0].split())[:300]
 
 
 def last_words(log: Path, error: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import multiprocessing
 import os
 import pickle
@@ -45,9 +44,7 @@ class RayTune(Executor):
     """
 
     def __init__(self, evaluator: Evaluator, workers: Workers) -> None:
-        """Raises `InputError` where Ray is not installed, there is no cluster, or it has no room for the workers."""
-        if importlib.util.find_spec("ray") is None:
-            raise InputError("--executor ray needs Ray; install shrinkboard[ray]")
+        """Raises `InputError` where there is no cluster at the address, or it has no room for the workers."""
         assert evaluator.frozen is not None
         self.workers = workers.count
         self._asked = workers

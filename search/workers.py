@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -12,6 +15,8 @@ from .evaluation import Evaluator
 from .executors import Executor, InProcess, LocalProcesses
 
 Place = Literal["local", "ray"]
+CONNECT = 10.0
+"""Seconds that the head of a cluster may take to answer."""
 
 
 @dataclass(frozen=True)
@@ -30,21 +35,40 @@ class Workers:
 
 
 def checked(workers: Workers) -> Workers:
-    """As they are; raises `InputError` for what cannot be meant."""
+    """As they are; raises `InputError` for what cannot be meant or had, as far as that is seen without starting Ray."""
     if workers.executor not in get_args(Place):
         raise InputError(f"unknown executor {workers.executor!r}; allowed: {', '.join(get_args(Place))}")
-    if workers.executor == "local" and (workers.address or workers.cpus is not None or workers.gpus):
-        raise InputError("--ray-address, --trial-cpus and --trial-gpus need --executor ray")
+    if workers.executor == "local":
+        if workers.address or workers.cpus is not None or workers.gpus:
+            raise InputError("--ray-address, --trial-cpus and --trial-gpus need --executor ray")
+        return workers
     if workers.cpus is not None and workers.cpus <= 0:
         raise InputError(f"--trial-cpus is {workers.cpus:g}; it must be more than 0")
     if workers.gpus < 0:
         raise InputError(f"--trial-gpus is {workers.gpus:g}; it must be at least 0")
+    if importlib.util.find_spec("ray") is None:
+        raise InputError("--executor ray needs Ray; install shrinkboard[ray]")
+    cores = os.cpu_count() or 1
+    if workers.address is None and (workers.cpus or 0) > cores:
+        raise InputError(f"--trial-cpus is {workers.cpus:g}, but this machine has {cores}")
     if workers.address and workers.address.startswith("ray://"):
         raise InputError(
             f"--ray-address {workers.address} is that of a Ray client; start the command on a machine of the cluster "
             "with --ray-address auto, or hand it to `ray job submit`"
         )
+    if workers.address:
+        try:
+            await_answer(workers.address)
+        except OSError as error:
+            raise InputError(f"no Ray cluster answers at {workers.address}: {error.strerror or error}") from error
     return workers
+
+
+def await_answer(address: str) -> None:
+    """Raises `OSError` where nobody listens at HOST:PORT, for which Ray itself would wait for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT).close()
 
 
 def start(workers: Workers, evaluator: Evaluator, targets: Sequence[str]) -> Executor:

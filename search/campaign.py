@@ -23,7 +23,7 @@ from workloads import Format, InputError
 from .bridge import TRIES, Asking, Proposer
 from .drivers import Presence
 from .evaluation import Evaluator, Job, Report, Subject
-from .executors import Executor, Failure, InProcess, LocalProcesses
+from .executors import Executor, Failure
 from .guide import Guide, make_guide
 from .lane import Lane, Staging
 from .leases import Claims, Lease, Leases
@@ -32,6 +32,7 @@ from .patience import Patience
 from .samplers import check_sampler, choose_sampler
 from .settings import Settings, check_resumed, keep_settings, kept_settings
 from .storage import optuna_storage
+from .workers import Workers, start
 
 DENSE = "dense"
 CONTROLS = (DENSE, "dense+int")
@@ -103,7 +104,7 @@ def run_campaign(
     store: Store,
     *,
     trials: int,
-    workers: int = 1,
+    workers: int | Workers = 1,
     time_budget: float | None = None,
     trial_timeout: float | None = None,
     resume: bool = False,
@@ -126,22 +127,18 @@ def run_campaign(
     _check_resume(campaign, evaluator, store, entries, resume)
     summary = Summary()
     patience = Patience(say)
-    kind = "local"
-    with optuna_storage(store) as storage, _present(campaign, store, kind, workers, resume) as presence:
+    asked = Workers(workers) if isinstance(workers, int) else workers
+    with optuna_storage(store) as storage, _present(campaign, store, asked, resume) as presence:
         claims = Leases(store, campaign.name, presence, patience)
         late = claims.save_late()
         if late:
             say(f"{len(late)} results that an earlier run could not save are on the board now")
             entries += late
-        frozen = _frozen(evaluator, store)
+        _freeze(evaluator, store)
         widths = rewarded_widths(list(evaluator.models.values()))
         lanes = _lanes(campaign, evaluator, entries, trials, widths, storage, summary, claims, patience, say)
         controls = _controls(campaign, evaluator, entries)
-        executor: Executor = (
-            InProcess(evaluator)
-            if workers == 1 and trial_timeout is None
-            else LocalProcesses(campaign.subject, list(campaign.targets), frozen, workers)
-        )
+        executor = start(asked, evaluator, campaign.targets, trial_timeout is not None)
         loop = Loop(claims, executor, lanes, controls, summary, listen, job_timeout=trial_timeout, say=say)
         presence.jobs = loop.jobs
         try:
@@ -158,9 +155,9 @@ def run_campaign(
 
 
 @contextmanager
-def _present(campaign: Campaign, store: Store, executor: str, workers: int, resume: bool) -> Iterator[Presence]:
+def _present(campaign: Campaign, store: Store, workers: Workers, resume: bool) -> Iterator[Presence]:
     """This driver, known to the others of the study."""
-    presence = Presence(store, campaign.name, executor, workers)
+    presence = Presence(store, campaign.name, workers.executor, workers.count)
     try:
         if presence.others and not resume:
             raise InputError(
@@ -488,7 +485,7 @@ def _controls(campaign: Campaign, evaluator: Evaluator, entries: Sequence[Entry]
     ]
 
 
-def _frozen(evaluator: Evaluator, store: Store) -> dict[str, Frozen]:
+def _freeze(evaluator: Evaluator, store: Store) -> None:
     """The reference's figures on every target: those on the board, else measured now and put there for good."""
     dense = evaluator.dense
     name, accuracy = dense.workload.name, dense.validation.primary
@@ -506,7 +503,6 @@ def _frozen(evaluator: Evaluator, store: Store) -> dict[str, Frozen]:
             ours = FrozenReference(figures.latency, accuracy, figures.throughput)
             standing = store.freeze_reference(name, keys[target], ours)
             frozen[target] = Frozen(standing.latency, standing.throughput)
-    return frozen
 
 
 def _freezes_throughput(model: CostModel) -> bool:

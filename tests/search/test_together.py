@@ -151,7 +151,7 @@ def test_lost_workers_are_tried_again_and_a_poisoned_plan_is_given_up(
         executors.append(Losing(evaluator, "l1"))
         return executors[-1]
 
-    monkeypatch.setattr("search.campaign.InProcess", losing)
+    monkeypatch.setattr("search.workers.InProcess", losing)
     lines = []
     with Store(url) as store:
         summary = run_campaign(

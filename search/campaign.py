@@ -310,6 +310,9 @@ class Loop:
         seconds = self.clock() - self.running.pop((job.strategy, job.trial))[1]
         lane = self.lanes.get(job.strategy) if job.role == "candidate" else None
         if isinstance(outcome, Failure):
+            # What a library says may hold what no database takes.
+            said = "".join(sign if sign.isprintable() else " " for sign in outcome.reason)
+            outcome = replace(outcome, reason=" ".join(said.split()))
             if outcome.lost and self.claims.lost(job.strategy, job.trial, outcome.reason) < TRIES:
                 self.again.append(job)
             else:

@@ -13,8 +13,6 @@ from functools import partial
 from typing import Any
 
 import optuna
-from optuna.exceptions import StorageInternalError
-from sqlalchemy import exc
 
 from cost_models import CostModel, Frozen, Reference
 from leaderboard import Entry, Store
@@ -25,7 +23,7 @@ from workloads import Format, InputError
 from .bridge import TRIES, Asking, Proposer
 from .drivers import Presence
 from .evaluation import Evaluator, Job, Report, Subject
-from .executors import Executor, Failure, InProcess, LocalProcesses
+from .executors import Executor, Failure
 from .guide import Guide, make_guide
 from .lane import Lane, Staging
 from .leases import Claims, Lease, Leases
@@ -33,6 +31,8 @@ from .objectives import Known, Limit, Objective, default_objectives, parse_limit
 from .patience import Patience
 from .samplers import check_sampler, choose_sampler
 from .settings import Settings, check_resumed, keep_settings, kept_settings
+from .storage import optuna_storage
+from .workers import Workers, start
 
 DENSE = "dense"
 CONTROLS = (DENSE, "dense+int")
@@ -104,7 +104,7 @@ def run_campaign(
     store: Store,
     *,
     trials: int,
-    workers: int = 1,
+    workers: int | Workers = 1,
     time_budget: float | None = None,
     trial_timeout: float | None = None,
     resume: bool = False,
@@ -127,19 +127,19 @@ def run_campaign(
     _check_resume(campaign, evaluator, store, entries, resume)
     summary = Summary()
     patience = Patience(say)
-    kind = "local"
-    with optuna_storage(store) as storage, _present(campaign, store, kind, workers, resume) as presence:
+    asked = Workers(workers) if isinstance(workers, int) else workers
+    with optuna_storage(store) as storage, _present(campaign, store, asked, resume) as presence:
         claims = Leases(store, campaign.name, presence, patience)
-        frozen = _frozen(evaluator, store)
+        late = claims.save_late()
+        if late:
+            say(f"{len(late)} results that an earlier run could not save are on the board now")
+            entries += late
+        _freeze(evaluator, store)
         widths = rewarded_widths(list(evaluator.models.values()))
         lanes = _lanes(campaign, evaluator, entries, trials, widths, storage, summary, claims, patience, say)
         controls = _controls(campaign, evaluator, entries)
-        executor: Executor = (
-            InProcess(evaluator)
-            if workers == 1 and trial_timeout is None
-            else LocalProcesses(campaign.subject, list(campaign.targets), frozen, workers)
-        )
-        loop = Loop(claims, executor, lanes, controls, summary, listen, job_timeout=trial_timeout)
+        executor = start(asked, evaluator, campaign.targets, trial_timeout is not None)
+        loop = Loop(claims, executor, lanes, controls, summary, listen, job_timeout=trial_timeout, say=say)
         presence.jobs = loop.jobs
         try:
             loop.run(None if time_budget is None else started + time_budget)
@@ -149,17 +149,15 @@ def run_campaign(
             summary.ended = "interrupted"
         finally:
             executor.close()
-            for lane in lanes.values():
-                lane.close()
-            claims.put_down()
+            claims.leave([spare for lane in lanes.values() for spare in lane.spare])
             summary.let_go = {name: lane.let_go for name, lane in lanes.items() if lane.let_go}
     return summary
 
 
 @contextmanager
-def _present(campaign: Campaign, store: Store, executor: str, workers: int, resume: bool) -> Iterator[Presence]:
+def _present(campaign: Campaign, store: Store, workers: Workers, resume: bool) -> Iterator[Presence]:
     """This driver, known to the others of the study."""
-    presence = Presence(store, campaign.name, executor, workers)
+    presence = Presence(store, campaign.name, workers.executor, workers.count)
     try:
         if presence.others and not resume:
             raise InputError(
@@ -184,9 +182,13 @@ class Loop:
         listen: Listener,
         clock: Callable[[], float] = time.monotonic,
         job_timeout: float | None = None,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """`job_timeout` is how many seconds a job may take; None: much longer than others like it have taken."""
-        self.claims, self.executor, self.job_timeout = claims, executor, job_timeout
+        """`job_timeout` is how many seconds a job may take; None: much longer than others like it have taken.
+
+        `say` is told of waiting for other drivers.
+        """
+        self.claims, self.executor, self.job_timeout, self.say = claims, executor, job_timeout, say
         self.lanes, self.controls, self.summary, self.listen = lanes, controls, summary, listen
         self.clock = clock
         self.running: dict[tuple[str, int], tuple[Job, float]] = {}
@@ -202,6 +204,7 @@ class Loop:
         self.turns = list(lanes)
 
     def run(self, deadline: float | None) -> None:
+        waiting = False
         while True:
             self._sync()
             ending = self._ending(deadline)
@@ -219,8 +222,12 @@ class Loop:
                     if self.controls or self.again or any(lane.open > 0 for lane in self.lanes.values()):
                         self.summary.ended = ending or "time budget spent"
                     return
+                if not waiting:
+                    self.say("nothing is left to begin; waiting for what other drivers have begun")
+                waiting = True
                 time.sleep(POLL)
                 continue
+            waiting = False
             ended = self.executor.next(POLL)
             if ended is not None:
                 self._finish(*ended)
@@ -303,6 +310,9 @@ class Loop:
         seconds = self.clock() - self.running.pop((job.strategy, job.trial))[1]
         lane = self.lanes.get(job.strategy) if job.role == "candidate" else None
         if isinstance(outcome, Failure):
+            # What a library says may hold what no database takes.
+            said = "".join(sign if sign.isprintable() else " " for sign in outcome.reason)
+            outcome = replace(outcome, reason=" ".join(said.split()))
             if outcome.lost and self.claims.lost(job.strategy, job.trial, outcome.reason) < TRIES:
                 self.again.append(job)
             else:
@@ -478,7 +488,7 @@ def _controls(campaign: Campaign, evaluator: Evaluator, entries: Sequence[Entry]
     ]
 
 
-def _frozen(evaluator: Evaluator, store: Store) -> dict[str, Frozen]:
+def _freeze(evaluator: Evaluator, store: Store) -> None:
     """The reference's figures on every target: those on the board, else measured now and put there for good."""
     dense = evaluator.dense
     name, accuracy = dense.workload.name, dense.validation.primary
@@ -496,7 +506,6 @@ def _frozen(evaluator: Evaluator, store: Store) -> dict[str, Frozen]:
             ours = FrozenReference(figures.latency, accuracy, figures.throughput)
             standing = store.freeze_reference(name, keys[target], ours)
             frozen[target] = Frozen(standing.latency, standing.throughput)
-    return frozen
 
 
 def _freezes_throughput(model: CostModel) -> bool:
@@ -548,25 +557,3 @@ def _check_resume(
                 f"study {campaign.name!r} was searched with {option} {value}, not {now[option]}; "
                 "resume it so, or choose another --study"
             )
-
-
-@contextmanager
-def optuna_storage(store: Store) -> Iterator[optuna.storages.RDBStorage]:
-    """Optuna's own tables, which lie in the database of the board."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = _opened(store.url)
-    try:
-        yield storage
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
-
-
-def _opened(url: str) -> optuna.storages.RDBStorage:
-    # Connections that a database has cut are made anew; of drivers that make the tables at once one is refused.
-    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    try:
-        return optuna.storages.RDBStorage(url, engine_kwargs=options)
-    except (exc.IntegrityError, exc.ProgrammingError, exc.OperationalError, StorageInternalError):
-        time.sleep(1.0)
-        return optuna.storages.RDBStorage(url, engine_kwargs=options)

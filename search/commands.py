@@ -96,6 +96,19 @@ def search(
         typer.Option(help="End a job that takes longer, and try it again; many times what others took unless given."),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that evaluate at the same time.")] = 1,
+    executor: Annotated[
+        Literal["local", "ray"], typer.Option(help="Processes of this machine, or actors of Ray Tune.")
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT of a Ray cluster that this machine is in, or auto; one is started unless given."),
+    ] = None,
+    trial_cpus: Annotated[
+        float | None, typer.Option(help="CPUs that a trial takes under Ray; an equal share unless given.")
+    ] = None,
+    trial_gpus: Annotated[
+        float, typer.Option(help="GPUs that a trial takes under Ray, of which one trains it; 0.5: two share one.")
+    ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the dense network, the training and the sampler.")] = 0,
     study: Annotated[
         str | None, typer.Option(help="Name of the study; made from workload and time unless given.")
@@ -130,9 +143,11 @@ def search(
     from .estimate import tuning_seconds
     from .evaluation import Evaluator, Subject
     from .lane import staging_of
+    from .workers import Workers, checked
 
     started = time.monotonic()
     console = Console(highlight=False)
+    asked = checked(Workers(workers, executor, ray_address, trial_cpus, trial_gpus))
     budget = None if time_budget is None else parse_duration(time_budget)
     timeout = None if trial_timeout is None else parse_duration(trial_timeout, "trial timeout")
     names = _strategies(strategy)
@@ -182,7 +197,7 @@ def search(
                 campaign,
                 store,
                 trials=trials,
-                workers=workers,
+                workers=asked,
                 time_budget=left,
                 trial_timeout=timeout,
                 resume=resume,
@@ -388,10 +403,10 @@ def status(
 
     from leaderboard import Store
 
-    from .campaign import optuna_storage
     from .status import status as status_of
     from .status import studies
     from .status_view import status_json, status_view
+    from .storage import optuna_storage
 
     console = Console(highlight=False)
     with Store(storage, create=False) as store, optuna_storage(store) as database:
@@ -558,9 +573,9 @@ def _recorded(storage: str, study: str, strategy: str | None) -> Iterator[tuple[
     from leaderboard import Store
     from workloads import InputError
 
-    from .campaign import optuna_storage
     from .replay import Recorded
     from .settings import searched_strategies
+    from .storage import optuna_storage
 
     with Store(storage, create=False) as store, optuna_storage(store) as database:
         searched = searched_strategies(database, study)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -130,19 +130,35 @@ class Report:
     """None where a limit was exceeded before all targets were asked."""
 
 
+@runtime_checkable
+class Judge(Protocol):
+    """A target that judges networks where it runs them, for the pictures lie there already."""
+
+    def accuracy(self, candidate: Deployable) -> Accuracy | None:
+        """On the validation split, as the target runs the network; None where it runs nothing."""
+        ...
+
+
 class Evaluator:
     """Evaluates jobs of one subject on some targets; opens data, dense network and targets once."""
 
-    def __init__(self, subject: Subject, targets: Sequence[str], frozen: Mapping[str, Frozen] | None = None) -> None:
-        """`targets` are as the command takes them, device files too; `frozen` as `freeze` returns them.
+    def __init__(
+        self,
+        subject: Subject,
+        targets: Sequence[str | CostModel],
+        frozen: Mapping[str, Frozen] | None = None,
+        dense: Dense | None = None,
+    ) -> None:
+        """`targets` are as the command takes them, device files too, or opened; `frozen` as `freeze` returns them.
 
-        Raises `InputError` for a target that cannot be opened, and for two of one name.
+        `dense` is the subject's, where it is at hand. Raises `InputError` for a target that cannot be opened, and for
+        two of one name.
         """
         self.subject = subject
         self.models = _open(targets)
         """By `CostModel.name`, which is what entries, frozen figures and the board call a target."""
         self.frozen = dict(frozen) if frozen is not None else None
-        self._dense: Dense | None = None
+        self._dense = dense
 
     @property
     def dense(self) -> Dense:
@@ -312,10 +328,13 @@ class Evaluator:
 
     def deployable(self, compressed: Compressed) -> Deployable:
         """A compressed network as it is deployed."""
-        calibration = self._calibration
-        module = compressed.deployed(calibration)
+        module = compressed.deployed(self._calibration)
         network = trace(compressed.module, self.dense.workload.example, compressed.formats, compressed.nonzeros())
-        return Deployable(module, calibration[0][:1].contiguous(), calibration, network)
+        return self.with_images(module, network)
+
+    def with_images(self, module: nn.Module, network: Network) -> Deployable:
+        """A network with the example and the calibration images that every one of the subject is deployed with."""
+        return Deployable(module, self._calibration[0][:1].contiguous(), self._calibration, network)
 
     @cached_property
     def _calibration(self) -> list[torch.Tensor]:
@@ -325,10 +344,24 @@ class Evaluator:
         images = min(CALIBRATION_IMAGES, max(8, CALIBRATION_PIXELS // (height * width)))
         return calibration_batches(workload, self.dense.splits.train, images, batch_size=max(1, images // 4))
 
-    def _cost(self, model: CostModel, deployed: Deployable) -> dict[str, Any]:
+    def cost(self, model: CostModel, deployed: Deployable) -> Cost:
+        """On one of the targets, beside the frozen reference."""
         assert self.frozen is not None
         frozen = self.frozen[model.name]
-        cost = model.cost(deployed, Reference(self.reference_network, frozen.latency, frozen.throughput))
+        return model.cost(deployed, Reference(self.reference_network, frozen.latency, frozen.throughput))
+
+    def accuracy(self, model: CostModel, deployed: Deployable) -> Accuracy | None:
+        """On the validation split, as the target runs the network; None for a target that runs nothing."""
+        if isinstance(model, Judge):
+            return model.accuracy(deployed)
+        if model.predict(deployed, deployed.example) is None:
+            return None
+        return evaluate(
+            lambda images: _outputs(model, deployed, images), self.dense.splits.validation, self.dense.workload
+        )
+
+    def _cost(self, model: CostModel, deployed: Deployable) -> dict[str, Any]:
+        cost = self.cost(model, deployed)
         return {
             "target": model.name,
             "key": cost.target,
@@ -344,14 +377,8 @@ class Evaluator:
         }
 
     def _runtime_accuracy(self, model: CostModel, deployed: Deployable) -> dict[str, float | None] | None:
-        """On the validation split, as the target runs the network; None for a target that runs nothing."""
-        if model.predict(deployed, deployed.example) is None:
-            return None
-        return _scores(
-            evaluate(
-                lambda images: _outputs(model, deployed, images), self.dense.splits.validation, self.dense.workload
-            )
-        )
+        accuracy = self.accuracy(model, deployed)
+        return None if accuracy is None else _scores(accuracy)
 
 
 class _Part:
@@ -374,17 +401,17 @@ def exceeded_limits(known: Known, limits: Sequence[Limit]) -> dict[str, float]:
     return {name: beyond for name, beyond in found.items() if beyond is not None and beyond > 0}
 
 
-def _open(targets: Sequence[str]) -> dict[str, CostModel]:
+def _open(targets: Sequence[str | CostModel]) -> dict[str, CostModel]:
     """Name → cost model, in the order given."""
     models, given = dict[str, CostModel](), dict[str, str]()
-    for text in targets:
-        model = target(text)
+    for asked in targets:
+        model, text = (target(asked), asked) if isinstance(asked, str) else (asked, asked.name)
         if model.name in models:
             raise InputError(
                 f"targets {given[model.name]!r} and {text!r} are both named {model.name!r}; "
                 "give one of them only, or its device file another name"
             )
-        missing = model.missing()
+        missing = model.missing() if isinstance(asked, str) else None
         if missing:
             raise InputError(f"target {model.name} cannot be measured on this machine: {missing}")
         models[model.name], given[model.name] = model, text

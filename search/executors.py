@@ -146,7 +146,7 @@ class LocalProcesses(Executor):
             job = worker.job
             assert job is not None
             try:
-                outcome: Outcome = _read(connection.recv())
+                outcome: Outcome = read(connection.recv())
             except (EOFError, OSError):
                 outcome = self._replace(worker)
             worker.job = None
@@ -179,15 +179,15 @@ class LocalProcesses(Executor):
         worker.connection.close()
         worker.process.join()
         self._workers[self._workers.index(worker)] = self._start()
-        return death(worker.process.exitcode, _read_log(worker.log))
+        return death(f"exit {worker.process.exitcode}", read_log(worker.log))
 
 
-def death(code: int | None, said: str) -> Failure:
-    """The failure of a job whose worker process ended with an exit code, and what the process wrote last."""
+def death(how: str, said: str) -> Failure:
+    """The failure of a job whose worker process ended, and what the process wrote last."""
     _, hung, stacks = said.rpartition(_HUNG)
     if hung:
         return Failure("it took longer than it may, and was ended", hung + stacks[:LOG_TAIL], lost=True)
-    return Failure(f"its worker process died (exit {code})", said[-LOG_TAIL:], lost=True)
+    return Failure(f"its worker process died ({how})", said[-LOG_TAIL:], lost=True)
 
 
 @contextlib.contextmanager
@@ -227,16 +227,23 @@ def _work(
             job = connection.recv()
             with watched(job):
                 outcome = attempt(evaluator, job)
-            connection.send(outcome.to_json() if isinstance(outcome, Entry) else outcome)
+            connection.send(sent(outcome))
         except (EOFError, OSError):
             return
 
 
-def _read(message: Any) -> Outcome:
+def sent(outcome: Outcome) -> Any:
+    """An outcome as a worker sends it."""
+    return outcome.to_json() if isinstance(outcome, Entry) else outcome
+
+
+def read(message: Any) -> Outcome:
+    """An outcome as a worker has sent it."""
     return Entry.from_json(message) if isinstance(message, str) else message
 
 
-def _read_log(log: Path) -> str:
+def read_log(log: Path) -> str:
+    """What a process wrote to its log; nothing where there is none."""
     try:
         return log.read_text(errors="replace").strip()
     except OSError:

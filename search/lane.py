@@ -203,11 +203,10 @@ class Lane:
                     self._elsewhere.add(lease.trial)
         return entries
 
-    def close(self) -> None:
-        """Forgets candidates that nothing was done for: claimed, and then not needed."""
-        for candidate, _ in self._ready:
-            if not candidate.proposal.steps:
-                self.proposer.claims.drop(self.name, candidate.job.trial)
+    @property
+    def spare(self) -> list[tuple[str, int]]:
+        """Candidates that nothing was done for: claimed, and then not needed."""
+        return [(self.name, one.job.trial) for one, _ in self._ready if not one.proposal.steps]
 
     def gone(self, job: Job) -> None:
         """A job's candidate is no longer ours: its lease had run out, and another driver has taken it."""

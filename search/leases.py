@@ -7,6 +7,7 @@ among those that were asked for, and an entry comes to the board only while its 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import zlib
@@ -18,10 +19,11 @@ from typing import Any, Literal, Protocol
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from leaderboard import Entry, Store
+from leaderboard import Entry, LeaderboardError, Store
 
 from .drivers import Presence, Stop
 from .patience import Patience
+from .unsaved import forget_unsaved, keep_unsaved, unsaved
 
 State = Literal["running", "done", "rejected", "failed"]
 """On its way (also where it waits for more training, or for a driver); evaluated in full; let go; given up."""
@@ -244,7 +246,25 @@ class Leases(Claims):
                 connection.execute(sa.update(leases).where(self._at(entry.strategy, entry.trial)).values(values))
                 return True
 
-        return self._patiently(write)
+        took = self._patiently(write, meanwhile=lambda: keep_unsaved(entry))
+        forget_unsaved(entry)
+        return took
+
+    def save_late(self) -> list[Entry]:
+        """Puts on the board what an earlier driver on this machine had finished and could not save; says what that was.
+
+        What another driver has taken over in the meantime is refused.
+        """
+        saved = []
+        for entry in unsaved(self._study):
+            held = [lease for lease in self.news() if (lease.strategy, lease.trial) == (entry.strategy, entry.trial)]
+            free = held and held[0].state == "running" and self.is_free(held[0])
+            if free and self.take(held[0]) is not None and self.finish(entry):
+                saved.append(entry)
+            elif not free:
+                forget_unsaved(entry)
+        self._ended_before = -1
+        return saved
 
     def end(self, strategy: str, trial: int, state: State, reason: str) -> bool:
         def write() -> bool:
@@ -271,17 +291,17 @@ class Leases(Claims):
 
         return self._patiently(write)
 
-    def put_down(self) -> None:
-        """Gives up everything that is held and unfinished, for other drivers or a later run to take."""
-        values = {"owner": None, "full": False}
-        mine = sa.and_(leases.c.study == self._study, leases.c.owner == self._presence.id, leases.c.state == "running")
+    def leave(self, spare: Sequence[tuple[str, int]]) -> None:
+        """Forgets candidates (strategy, number), and puts down all others that are held and have not ended.
 
-        def write() -> None:
-            with self._store.transaction(write=True) as connection:
-                connection.execute(sa.delete(leases).where(mine, leases.c.trial == _ONCE))
-                connection.execute(sa.update(leases).where(mine).values(values))
-
-        self._patiently(write)
+        Other drivers or a later run take these. Does not wait: where the storage is away, the leases run out.
+        """
+        c = leases.c
+        mine = sa.and_(c.study == self._study, c.owner == self._presence.id, c.state == "running")
+        with contextlib.suppress(LeaderboardError), self._store.transaction(write=True) as connection:
+            for here in (c.trial == _ONCE, *(self._at(*candidate) for candidate in spare)):
+                connection.execute(sa.delete(leases).where(mine, here))
+            connection.execute(sa.update(leases).where(mine).values(owner=None, full=False))
 
     def take(self, lease: Lease) -> Lease | None:
         def write() -> Lease | None:

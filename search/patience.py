@@ -27,8 +27,13 @@ class Patience:
         """`say` is told when a wait begins, every minute of it, and when it is over."""
         self._say, self._sleep = say, sleep
 
-    def __call__(self, action: Callable[[], T], landed: Callable[[], T | None] = lambda: None) -> T:
-        """What `action` gives.
+    def __call__(
+        self,
+        action: Callable[[], T],
+        landed: Callable[[], T | None] = lambda: None,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> T:
+        """What `action` gives; `meanwhile` is done once where there is a wait.
 
         Whoever loses the connection does not know whether the database took what was sent. `action` must bear to be
         done twice, or `landed` gives what it would have given where it was done, and None where it was not.
@@ -40,6 +45,8 @@ class Patience:
                 found = landed() if again else None
                 found = action() if found is None else found
             except AWAY as error:
+                if not again:
+                    meanwhile()
                 again, waited = True, time.monotonic() - began
                 if waited >= tell_at:
                     tell_at = waited + TELL_EVERY

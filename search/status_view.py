@@ -27,7 +27,7 @@ def status_view(status: Status) -> RenderableType:
         grid.add_row(one.strategy, f"{one.finished}/{wanted}", *map(str, counts))
     lines = [_drivers_line(status.drivers)]
     if status.rate is not None:
-        lines.append(f"{60 * status.rate:.2g} evaluations a minute")
+        lines.append(f"{60 * status.rate:.3g} evaluations a minute")
     if status.done:
         lines.append("all trials done")
     elif status.left is not None and status.drivers:

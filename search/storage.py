@@ -1,0 +1,35 @@
+"""Optuna's own tables, which lie in the database of the board."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from sqlalchemy import exc
+
+from leaderboard import Store
+
+
+@contextmanager
+def optuna_storage(store: Store) -> Iterator[optuna.storages.RDBStorage]:
+    """Optuna's view of a store's database."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = _opened(store.url)
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _opened(url: str) -> optuna.storages.RDBStorage:
+    # Connections that a database has cut are made anew; of drivers that make the tables at once one is refused.
+    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    try:
+        return optuna.storages.RDBStorage(url, engine_kwargs=options)
+    except (exc.IntegrityError, exc.ProgrammingError, exc.OperationalError, StorageInternalError):
+        time.sleep(1.0)
+        return optuna.storages.RDBStorage(url, engine_kwargs=options)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import os
 import random
@@ -269,6 +270,73 @@ def stop(one: socket.socket) -> None:
     one.close()
 
 
+class RayCluster:
+    """A head without room for trials and two more nodes, all on this machine."""
+
+    NODES = 2
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        from ray.cluster_utils import Cluster
+
+        # Nodes inherit this process' variables.
+        names = ("CHAOS_TOKENS", "SHRINKBOARD_CACHE", "OMP_NUM_THREADS")
+        os.environ |= {name: environment[name] for name in names} | {"RAY_USAGE_STATS_ENABLED": "0"}
+        self._port = free_port()
+        self._make: Callable[..., Any] = Cluster
+        self._begin()
+
+    def _begin(self) -> None:
+        head = {"num_cpus": 0, "num_gpus": 0, "include_dashboard": False, "port": self._port}
+        self._cluster = self._make(initialize_head=True, head_node_args=head, connect=False)
+        for _ in range(self.NODES):
+            self.add_node()
+        self.address = str(self._cluster.address)
+
+    def add_node(self) -> None:
+        self._cluster.add_node(num_cpus=1, num_gpus=0)
+
+    def kill_node(self, rng: random.Random) -> bool:
+        """Kills the raylet of a node, and with it its workers."""
+        node = rng.choice(list(self._cluster.worker_nodes))
+        number = node.all_processes["raylet"][0].process.pid
+        os.kill(number, signal.SIGKILL)
+        died = await_that(lambda: not lives(number), 5)
+        self._cluster.remove_node(node, allow_graceful=False)
+        return died
+
+    def kill(self) -> None:
+        """Kills all of it, the head too."""
+        for node in list(self._cluster.list_all_nodes()):
+            with suppress(Exception):
+                node.kill_all_processes(check_alive=False, allow_graceful=False)
+
+    def start(self) -> None:
+        """Another one at the same address."""
+        await_that(lambda: not answers(self._port), 10)
+        self._begin()
+
+    def workers(self) -> list[int]:
+        """Processes that hold a trial's actor."""
+        raylets = {node.all_processes["raylet"][0].process.pid for node in self._cluster.list_all_nodes()}
+        found = [number for raylet in raylets for number in children(raylet)]
+        return [number for number in found if command(number).startswith("ray::OneJob")]
+
+    def close(self) -> None:
+        with suppress(Exception):
+            self._cluster.shutdown()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        return int(one.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
 class Driver:
     """A user who starts one search, and starts it again when it has died."""
 
@@ -278,7 +346,6 @@ class Driver:
         self.restarts = 0
         self.ends: list[str] = []
         """How its processes ended that did not end well."""
-        self.numbers: list[int] = []
         self._again_at = 0.0
         self._expected = False
         self.process = self._start()
@@ -311,24 +378,15 @@ class Driver:
         """How often it has said so."""
         return self.log.read_text(errors="replace").count(text)
 
-    def workers(self) -> list[int]:
-        """Its worker processes."""
+    def helpers(self) -> list[int]:
+        """Its own child processes: workers, or the one of Tune."""
         return [number for number in children(self.process.pid) if "spawn_main" in command(number)]
 
-    def end(self) -> list[int]:
-        """Ends what still runs of it; gives the processes that should have ended by themselves."""
-        with suppress(ProcessLookupError):
-            os.kill(self.process.pid, signal.SIGCONT)
-        await_that(lambda: not self._left(), 5.0)
-        left = self._left()
-        for number in [*left, *([] if self.process.poll() is not None else [self.process.pid])]:
-            with suppress(ProcessLookupError):
-                os.kill(number, signal.SIGKILL)
-        self.process.wait()
-        return left
-
-    def _left(self) -> list[int]:
-        return [n for n in of_sessions(self.numbers) if n != self.process.pid and "resource_tracker" not in command(n)]
+    def end(self) -> None:
+        """Ends its process, should it still run."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
 
     def _start(self) -> subprocess.Popen[bytes]:
         run = self._run
@@ -337,12 +395,12 @@ class Driver:
             *("--trials", str(run.trials), "--epochs", run.epochs, "--stages", run.stages, "--seed", str(run.seed)),
             *("--workers", str(run.arm.workers), "--trial-timeout", f"{TRIAL_TIMEOUT}s", "--study", STUDY),
             *("--storage", run.database.url),
-            *run.arm.options(run),
+            *([] if run.cluster is None else ["--executor", "ray", "--ray-address", run.cluster.address]),
             *(["--resume"] if self._resume else []),
         ]
         environment = run.environment | ({"CHAOS_MACHINE": f"machine{self.number}"} if run.machines else {})
         with self.log.open("ab") as file:
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-c", DRIVE, *arguments],
                 cwd=run.folder,
                 env=environment,
@@ -351,8 +409,6 @@ class Driver:
                 stderr=file,
                 start_new_session=True,
             )
-        self.numbers.append(process.pid)
-        return process
 
 
 class Watch:
@@ -408,16 +464,14 @@ class Arm:
     def name(self) -> str:
         return f"{self.storage}, {self.executor}, {self.drivers} driver{'s' if self.drivers > 1 else ''}"
 
-    def options(self, run: Run) -> Sequence[str]:
-        """What the command needs beside what all have."""
-        return ()
-
     def possible(self) -> bool:
         """Whether this machine has what it takes."""
-        return self.storage == "sqlite" or postgres_programs() is not None
+        return (self.storage == "sqlite" or postgres_programs() is not None) and (
+            self.executor == "local" or importlib.util.find_spec("ray") is not None
+        )
 
 
-ARMS = (Arm("sqlite", "local", 1, 1), Arm("postgresql", "local", 2, 1))
+ARMS = (Arm("sqlite", "local", 1, 1), Arm("postgresql", "local", 2, 1), Arm("postgresql", "ray", 1, 2))
 
 
 @dataclass
@@ -432,6 +486,7 @@ class Run:
     machines: bool = False
     """Whether drivers count as ones of different machines."""
     database: Any = None
+    cluster: Any = None
     drivers: list[Driver] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -453,6 +508,7 @@ class Run:
             "OMP_NUM_THREADS": "1",
             "COLUMNS": "200",
         }
+        self.cluster = RayCluster(self.environment) if self.arm.executor == "ray" else None
         self.watch = Watch(self.database.seen_url)
 
     def begin(self) -> None:
@@ -483,10 +539,31 @@ class Run:
             time.sleep(0.05)
         return True
 
+    def workers(self) -> list[int]:
+        """Processes that evaluate."""
+        if self.cluster is not None:
+            return self.cluster.workers()
+        return [number for driver in self.living for number in driver.helpers()]
+
+    def left(self) -> list[int]:
+        """Processes of drivers and workers that still run."""
+        mark = f"CHAOS_TOKENS={self.tokens}".encode()
+        signs = ("spawn_main", "search.drivers", "ray::OneJob", "ray::Meter")
+        found = [number for number in processes() if any(sign in command(number) for sign in signs) and lives(number)]
+        return [number for number in found if mark in environment_of(number)]
+
     def close(self) -> list[int]:
-        """Ends everything; gives the processes that drivers have left behind."""
-        left = [number for driver in self.drivers for number in driver.end()]
+        """Ends everything; gives the processes that drivers which have ended have left behind."""
+        for driver in self.drivers:
+            driver.end()
+        await_that(lambda: not self.left(), 10.0)
+        left = self.left()
+        for number in left:
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
         self.watch.close()
+        if self.cluster is not None:
+            self.cluster.close()
         self.database.close()
         self.cache.close()
         return left
@@ -497,7 +574,7 @@ Act = Callable[[Run], str]
 
 
 def kill_worker(run: Run) -> str:
-    victims = [number for driver in run.living for number in driver.workers()]
+    victims = run.workers()
     if not victims:
         return ""
     number = run.rng.choice(victims)
@@ -508,6 +585,29 @@ def kill_worker(run: Run) -> str:
 def kill_driver(run: Run) -> str:
     living = run.living
     return "the process died" if living and run.rng.choice(living).kill() else ""
+
+
+def kill_tune(run: Run) -> str:
+    """The process in which a driver runs Ray Tune."""
+    victims = [number for driver in run.living for number in driver.helpers()]
+    if not victims:
+        return ""
+    os.kill(victims[0], signal.SIGKILL)
+    return "the process died" if await_that(lambda: not lives(victims[0]), 5) else ""
+
+
+def kill_node(run: Run) -> str:
+    died = run.cluster.kill_node(run.rng)
+    run.tend_until(lambda: False, run.rng.uniform(1, 6))
+    run.cluster.add_node()
+    return "its raylet died; another node was added" if died else ""
+
+
+def kill_cluster(run: Run) -> str:
+    run.cluster.kill()
+    run.tend_until(lambda: False, run.rng.uniform(1, 6))
+    run.cluster.start()
+    return "the head and all nodes died; another cluster was started at its address"
 
 
 def stop_driver(run: Run) -> str:
@@ -619,6 +719,9 @@ class Kind:
 KINDS = (
     Kind("kill-worker", "kill −9 of a worker", kill_worker),
     Kind("kill-driver", "kill −9 of a driver", kill_driver),
+    Kind("kill-tune", "kill −9 of the process of Tune", kill_tune, executors=("ray",)),
+    Kind("kill-node", "kill −9 of a Ray node", kill_node, executors=("ray",)),
+    Kind("kill-cluster", "kill −9 of the whole Ray cluster", kill_cluster, executors=("ray",)),
     Kind("stop-driver", "a driver stopped for longer than its lease", stop_driver),
     Kind("kill-database", "kill −9 of PostgreSQL", kill_database, ("postgresql",)),
     Kind("lock-database", "SQLite's file locked by another process", lock_database, ("sqlite",)),
@@ -756,7 +859,7 @@ def campaign(
     machines = arm.drivers > 1 and rng.random() < 0.5
     with tempfile.TemporaryDirectory(prefix="chaos-", dir="/tmp", ignore_cleanup_errors=True) as name, ExitStack() as s:
         folder = Path(name)
-        run = Run(arm, seed, folder, trials or 4 + len(kinds), stages, machines)
+        run = Run(arm, seed, folder, trials or 4 + len(kinds) // (2 if stages == "rungs" else 1), stages, machines)
         ending = s.enter_context(_closing(run))
         landed = disturb(run, kinds)
         with suppress(sa.exc.SQLAlchemyError):
@@ -949,7 +1052,7 @@ def await_that(done: Callable[[], bool], seconds: float) -> bool:
 
 
 def stat(number: int) -> list[str]:
-    """Fields of a process behind its name: state, parent, group, session, …; empty where it is gone."""
+    """Fields of a process behind its name: state, parent, …; empty where it is gone."""
     try:
         return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -979,10 +1082,11 @@ def children(number: int) -> list[int]:
     return [one for one in processes() if (stat(one) or ["", ""])[1] == str(number)]
 
 
-def of_sessions(sessions: Sequence[int]) -> list[int]:
-    """Living processes of the sessions that were begun by some processes."""
-    wanted = {str(number) for number in sessions}
-    return [one for one in processes() if (stat(one) or [""] * 4)[3] in wanted and lives(one)]
+def environment_of(number: int) -> bytes:
+    try:
+        return Path(f"/proc/{number}/environ").read_bytes()
+    except OSError:
+        return b""
 
 
 if __name__ == "__main__":

@@ -258,11 +258,12 @@ class Leases(Claims):
         saved = []
         for entry in unsaved(self._study):
             held = [lease for lease in self.news() if (lease.strategy, lease.trial) == (entry.strategy, entry.trial)]
-            free = held and held[0].state == "running" and self.is_free(held[0])
-            if free and self.take(held[0]) is not None and self.finish(entry):
-                saved.append(entry)
-            elif not free:
+            on_its_way = held and held[0].state == "running"
+            if not on_its_way:
                 forget_unsaved(entry)
+            elif self.is_free(held[0]) and self.take(held[0]) is not None and self.finish(entry):
+                saved.append(entry)
+            # What a living driver holds is its own to save: it may be the one that has kept the entry.
         self._ended_before = -1
         return saved
 

@@ -23,6 +23,7 @@ from search import leases as module
 from search.drivers import Presence
 from search.leases import Lease, Leases, leases_of
 from search.patience import Patience
+from search.unsaved import keep_unsaved, unsaved
 
 from .fakes import FACTS
 
@@ -95,6 +96,11 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         return
     yield emptied(request.getfixturevalue("postgres"))
     emptied(request.getfixturevalue("postgres"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_unsaved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHRINKBOARD_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -295,6 +301,29 @@ def test_who_may_mend_what_a_crash_left(store: Store) -> None:
     assert other.may_mend("l1", 99), "older than leases"
 
 
+def test_a_result_that_could_not_be_saved_is_saved_by_the_next_driver(store: Store) -> None:
+    ours, other = driver(store, "a"), driver(store, "b")
+    ours.claim("l1", "p", KNOBS, -1)
+    keep_unsaved(entry(0))
+    assert other.save_late() == [], "its driver lives, and may be waiting for the storage"
+    bury(other, "a")
+    assert [e.id for e in other.save_late()] == [entry(0).id]
+    assert [e.id for e in store.entries(study="s")] == [entry(0).id]
+    assert other.save_late() == [] and unsaved("s") == []
+
+
+def test_a_result_that_could_not_be_saved_does_not_overwrite_another(store: Store) -> None:
+    ours, other = driver(store, "a"), driver(store, "b")
+    ours.claim("l1", "p", KNOBS, -1)
+    keep_unsaved(entry(0, top1=0.1))
+    bury(other, "a")
+    other.take(row(store, 0))
+    other.finish(entry(0, top1=0.8))
+    assert driver(store, "c").save_late() == [] and unsaved("s") == []
+    [only] = store.entries(study="s")
+    assert only.accuracy.validation.top1 == 0.8
+
+
 def test_work_for_all_is_done_by_one_while_the_others_wait(
     store: Store, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -371,7 +400,7 @@ def lose_answers(claims: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every first try of a call is done, and looks as if it had not been."""
     patiently = claims._patiently
 
-    def twice(action, landed=lambda: None):  # type: ignore[no-untyped-def]
+    def twice(action, *others, **named):  # type: ignore[no-untyped-def]
         tries = [0]
 
         def unreliable():  # type: ignore[no-untyped-def]
@@ -381,7 +410,7 @@ def lose_answers(claims: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
                 raise StorageUnavailable("the connection was closed")
             return found
 
-        return patiently(unreliable, landed)
+        return patiently(unreliable, *others, **named)
 
     monkeypatch.setattr(claims, "_patiently", twice)
 

@@ -244,7 +244,7 @@ def _connect(workers: Workers, folder: Path, patience: float) -> None:
     common: dict[str, Any] = {"runtime_env": runtime, "logging_level": "ERROR", "log_to_driver": True}
     if workers.address is None:
         needed = workers.count * (workers.cpus or share([os.cpu_count() or 1], workers.count))
-        ray.init(num_cpus=math.ceil(needed), include_dashboard=False, _temp_dir=str(folder), **common)
+        ray.init("local", num_cpus=math.ceil(needed), include_dashboard=False, _temp_dir=str(folder), **common)
         return
     end = time.monotonic() + patience
     while True:
@@ -303,8 +303,7 @@ def last_words(log: Path, error: str) -> str:
     own = re.compile(rf"^(?:\x1b\[\d+m)?\(\w+ pid={found[1]}\b[^)]*\)(?:\x1b\[0m)? ?", re.MULTILINE)
     end, lines = time.monotonic() + LAST_WORDS, [""]
     while time.monotonic() < end:
-        text = log.read_text(errors="replace")
-        new = [line[match.end() :] for line in text.splitlines() if (match := own.match(line))]
+        new = [line[match.end() :] for line in read_log(log).splitlines() if (match := own.match(line))]
         if new and new == lines:
             break
         lines = new

@@ -81,7 +81,7 @@ class RayTune(Executor):
         while not self._ended and self._jobs:
             message = self._receive(None if end is None else max(0.0, end - time.monotonic()))
             if message is None:
-                return None
+                break
             number, told = message
             job = self._jobs.pop(number, None)
             if job is not None:
@@ -108,10 +108,11 @@ class RayTune(Executor):
 
     def _await_readiness(self) -> None:
         assert self._connection is not None
-        told: Any = f"Ray did not begin within {START:g} s: {self._said()}"
-        with contextlib.suppress(EOFError, OSError):
-            if self._connection.poll(START):
-                told = self._connection.recv()
+        try:
+            began = self._connection.poll(START)
+            told = self._connection.recv() if began else f"Ray did not begin within {START:g} s"
+        except (EOFError, OSError):
+            told = f"Ray could not be started: {(self._said().splitlines() or ['it said nothing'])[-1]}"
         if told is not None:
             raise InputError(str(told))
 

@@ -27,7 +27,8 @@ from ray.tune.search.optuna import OptunaSearch
 
 from workloads import InputError
 
-from .evaluation import Evaluator, Job
+from .checkpoints import fetch, forget, put
+from .evaluation import Evaluator, Job, Report
 from .executors import attempt, death, read_log, sent, watched
 from .meter import open_meters, own_module
 from .workers import Workers, await_answer
@@ -169,8 +170,14 @@ class OneJob(tune.Trainable):
     def step(self) -> dict[str, Any]:
         job = self.config["job"].job
         self.config = {}  # it would travel back with the result
+        path = self.evaluator.paused_file(job)
+        if job.paused is not None:
+            put(path, job.paused)
         with watched(job):
             outcome = attempt(self.evaluator, job)
+        if isinstance(outcome, Report) and outcome.epochs > 0:
+            outcome = replace(outcome, paused=fetch(path))
+        forget(path)  # the driver keeps it
         shutil.rmtree(self.logdir, ignore_errors=True)
         return {"outcome": sent(outcome), "done": True}
 

@@ -286,7 +286,7 @@ class RayCluster:
         self._begin()
 
     def _begin(self) -> None:
-        head = {"num_cpus": 0, "num_gpus": 0, "include_dashboard": False, "port": self._port}
+        head = {"num_cpus": 0, "num_gpus": 0, "include_dashboard": False, "gcs_server_port": self._port}
         self._cluster = self._make(initialize_head=True, head_node_args=head, connect=False)
         for _ in range(self.NODES):
             self.add_node()
@@ -487,9 +487,18 @@ class Run:
     """Whether drivers count as ones of different machines."""
     database: Any = None
     cluster: Any = None
+    cache: Any = None
     drivers: list[Driver] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.watch: Any = None
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
         self.rng = random.Random(self.seed)
         self.cache = Disk(self.folder / "cache", DISK)
         self.tokens = self.folder / "tokens"
@@ -512,8 +521,9 @@ class Run:
         self.watch = Watch(self.database.seen_url)
 
     def begin(self) -> None:
-        """Starts the drivers."""
-        self.drivers = [Driver(number, self, resume=number > 0) for number in range(self.arm.drivers)]
+        """Starts the drivers; several at once join each other."""
+        several = self.arm.drivers > 1
+        self.drivers = [Driver(number, self, resume=several) for number in range(self.arm.drivers)]
 
     @property
     def epochs(self) -> str:
@@ -561,11 +571,9 @@ class Run:
         for number in left:
             with suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)
-        self.watch.close()
-        if self.cluster is not None:
-            self.cluster.close()
-        self.database.close()
-        self.cache.close()
+        for part in (self.watch, self.cluster, self.database, self.cache):
+            if part is not None:
+                part.close()
         return left
 
 
@@ -574,6 +582,7 @@ Act = Callable[[Run], str]
 
 
 def kill_worker(run: Run) -> str:
+    run.tend_until(lambda: bool(run.workers()) or run.finished, 30)
     victims = run.workers()
     if not victims:
         return ""

@@ -36,8 +36,21 @@ def pause(path: Path, compressed: Compressed, state: TrainingState) -> None:
     tensors |= {f"momentum/{name}": tensor for name, tensor in state.optimizer.items()}
     about = {"epochs": json.dumps(state.epochs_done), "cost": json.dumps(asdict(state.cost))}
     content = safetensors.torch.save({name: t.detach().contiguous().clone() for name, t in tensors.items()}, about)
+    put(path, content)
+
+
+def put(path: Path, content: bytes) -> None:
+    """Writes down a candidate that another machine has paused."""
     with contextlib.suppress(OSError):  # on a full disk it is trained again instead
         write_whole(path, content)
+
+
+def fetch(path: Path) -> bytes | None:
+    """A paused candidate as another machine can put it down; None where there is none."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
 
 
 def resume(path: Path, compressed: Compressed, until: float) -> TrainingState | None:

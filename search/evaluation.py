@@ -104,6 +104,8 @@ class Job:
     """What an earlier stage has found out."""
     seconds: float | None = None
     """After which it is taken to hang, and its worker is ended."""
+    paused: bytes | None = None
+    """The paused candidate, for a worker that does not see the driver's cache folder."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,8 @@ class Report:
     """Limit → how far it is exceeded, relative to its bound; what was not known by then is left out."""
     costed: Costed | None = None
     """None where a limit was exceeded before all targets were asked."""
+    paused: bytes | None = None
+    """As in a job: from a worker whose cache folder the driver does not see."""
 
 
 @runtime_checkable
@@ -190,7 +194,7 @@ class Evaluator:
         A paused candidate lies in the cache folder until it is evaluated in full; where it is gone it is made again.
         """
         method, plan = strategy(job.strategy), Plan.from_json(job.plan)
-        path, compressed = self._paused(job), method.compress(self.dense, plan)
+        path, compressed = self.paused_file(job), method.compress(self.dense, plan)
         state = resume(path, compressed, job.epochs if job.until is None else job.until)
         if job.until is None:
             entry = self._entry(job, method, plan, compressed, state)
@@ -216,9 +220,10 @@ class Evaluator:
 
     def drop(self, job: Job) -> None:
         """Forgets a paused candidate that is not trained on."""
-        forget(self._paused(job))
+        forget(self.paused_file(job))
 
-    def _paused(self, job: Job) -> Path:
+    def paused_file(self, job: Job) -> Path:
+        """Where the job's candidate lies while it is paused."""
         digest = Plan.from_json(job.plan).digest
         return checkpoint_path(job.study, job.strategy, job.trial, digest, self.dense.digest, job.epochs)
 

@@ -27,6 +27,8 @@ from workloads import InputError
 
 from .evaluation import Evaluator, Job, Report, Subject
 
+LOG_READ = 2**20
+"""Bytes from the end of a log that are looked through."""
 LOG_TAIL = 4000
 """Characters of a dead worker's last words that are told."""
 _HUNG = "Timeout ("
@@ -243,8 +245,10 @@ def read(message: Any) -> Outcome:
 
 
 def read_log(log: Path) -> str:
-    """What a process wrote to its log; nothing where there is none."""
+    """What a process wrote last to its log; nothing where there is none."""
     try:
-        return log.read_text(errors="replace").strip()
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - LOG_READ))
+            return file.read().decode(errors="replace").strip()
     except OSError:
         return ""

@@ -27,7 +27,8 @@ from ray.tune.search.optuna import OptunaSearch
 
 from workloads import InputError
 
-from .evaluation import Evaluator, Job
+from .checkpoints import fetch, forget, put
+from .evaluation import Evaluator, Job, Report
 from .executors import attempt, death, read_log, sent, watched
 from .meter import open_meters, own_module
 from .workers import Workers, await_answer
@@ -169,8 +170,14 @@ class OneJob(tune.Trainable):
     def step(self) -> dict[str, Any]:
         job = self.config["job"].job
         self.config = {}  # it would travel back with the result
+        path = self.evaluator.paused_file(job)
+        if job.paused is not None:
+            put(path, job.paused)
         with watched(job):
             outcome = attempt(self.evaluator, job)
+        if isinstance(outcome, Report) and outcome.epochs > 0:
+            outcome = replace(outcome, paused=fetch(path))
+        forget(path)  # the driver keeps it
         shutil.rmtree(self.logdir, ignore_errors=True)
         return {"outcome": sent(outcome), "done": True}
 
@@ -244,7 +251,7 @@ def _connect(workers: Workers, folder: Path, patience: float) -> None:
     common: dict[str, Any] = {"runtime_env": runtime, "logging_level": "ERROR", "log_to_driver": True}
     if workers.address is None:
         needed = workers.count * (workers.cpus or share([os.cpu_count() or 1], workers.count))
-        ray.init(num_cpus=math.ceil(needed), include_dashboard=False, _temp_dir=str(folder), **common)
+        ray.init("local", num_cpus=math.ceil(needed), include_dashboard=False, _temp_dir=str(folder), **common)
         return
     end = time.monotonic() + patience
     while True:
@@ -303,8 +310,7 @@ def last_words(log: Path, error: str) -> str:
     own = re.compile(rf"^(?:\x1b\[\d+m)?\(\w+ pid={found[1]}\b[^)]*\)(?:\x1b\[0m)? ?", re.MULTILINE)
     end, lines = time.monotonic() + LAST_WORDS, [""]
     while time.monotonic() < end:
-        text = log.read_text(errors="replace")
-        new = [line[match.end() :] for line in text.splitlines() if (match := own.match(line))]
+        new = [line[match.end() :] for line in read_log(log).splitlines() if (match := own.match(line))]
         if new and new == lines:
             break
         lines = new

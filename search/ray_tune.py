@@ -18,9 +18,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from leaderboard import Entry
 from workloads import InputError
 
-from .evaluation import Evaluator, Job
+from .checkpoints import fetch, forget, put
+from .evaluation import Evaluator, Job, Report
 from .executors import LOG_TAIL, Executor, Failure, Outcome, read, read_log
 from .shipping import stage
 from .workers import Workers
@@ -40,14 +42,15 @@ class RayTune(Executor):
     lost. Where that process dies, the jobs that were out come back as lost and the next one finds another in its place.
 
     The dense network, the data and our code (plug-ins and the user's network too) reach every machine of the cluster
-    once. Measured targets are measured on this machine, one job at a time (`Meter`).
+    once. Measured targets are measured on this machine, one job at a time (`Meter`). Paused candidates come back to
+    this machine's cache folder, and go on wherever there is room.
     """
 
     def __init__(self, evaluator: Evaluator, workers: Workers) -> None:
         """Raises `InputError` where there is no cluster at the address, or it has no room for the workers."""
         assert evaluator.frozen is not None
         self.workers = workers.count
-        self._asked = workers
+        self._evaluator, self._asked = evaluator, workers
         # Ray keeps sockets below it, whose paths must be short.
         self._files = tempfile.TemporaryDirectory(prefix="shrinkboard-", dir="/tmp", ignore_cleanup_errors=True)
         self._folder = Path(self._files.name)
@@ -74,19 +77,30 @@ class RayTune(Executor):
         self._number += 1
         self._jobs[self._number] = job
         with contextlib.suppress(OSError):  # it has died; `next` finds that out
-            self._connection.send((self._number, job))
+            paused = None if job.until == 0 else fetch(self._evaluator.paused_file(job))
+            self._connection.send((self._number, replace(job, paused=paused)))
 
     def next(self, timeout: float | None = None) -> tuple[Job, Outcome] | None:
         end = None if timeout is None else time.monotonic() + timeout
         while not self._ended and self._jobs:
             message = self._receive(None if end is None else max(0.0, end - time.monotonic()))
             if message is None:
-                return None
+                break
             number, told = message
             job = self._jobs.pop(number, None)
             if job is not None:
-                self._ended.append((job, read(told)))
+                self._ended.append((job, self._received(job, read(told))))
         return self._ended.popleft() if self._ended else None
+
+    def _received(self, job: Job, outcome: Outcome) -> Outcome:
+        """Keeps what a worker has paused, and forgets what needs it no more."""
+        path = self._evaluator.paused_file(job)
+        if isinstance(outcome, Entry):
+            forget(path)
+        if isinstance(outcome, Report) and outcome.paused is not None:
+            put(path, outcome.paused)
+            return replace(outcome, paused=None)
+        return outcome
 
     def close(self) -> None:
         if self._connection is not None:
@@ -108,10 +122,11 @@ class RayTune(Executor):
 
     def _await_readiness(self) -> None:
         assert self._connection is not None
-        told: Any = f"Ray did not begin within {START:g} s: {self._said()}"
-        with contextlib.suppress(EOFError, OSError):
-            if self._connection.poll(START):
-                told = self._connection.recv()
+        try:
+            began = self._connection.poll(START)
+            told = self._connection.recv() if began else f"Ray did not begin within {START:g} s"
+        except (EOFError, OSError):
+            told = f"Ray could not be started: {(self._said().splitlines() or ['it said nothing'])[-1]}"
         if told is not None:
             raise InputError(str(told))
 

@@ -16,12 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 pytest.importorskip("ray", reason="needs the extra ray")
 
 from cost_models import Frozen
 from leaderboard import Entry, Store
 from search import Campaign, Evaluator, Job, Subject, run_campaign
+from search.evaluation import Report
 from search.executors import Executor, Failure, Outcome
 from search.ray_trials import share
 from search.ray_tune import RayTune
@@ -114,6 +118,26 @@ def test_an_error_comes_back_with_its_traceback_and_bad_input_is_told_apart(pool
     assert not outcome.bad_input
     assert not outcome.lost
     assert "Traceback" in outcome.details
+
+
+def test_a_paused_candidate_comes_back_and_goes_on_from_there(
+    pool: RayTune, evaluator: Evaluator, digits: Dense
+) -> None:
+    whole = job(0, 0.5, digits, epochs=2.0)
+    path = evaluator.paused_file(whole)
+    pool.submit(replace(whole, until=1.0))
+    _, report = ended(pool)
+    assert isinstance(report, Report)
+    assert report.paused is None
+    with safe_open(path, "pt") as file:
+        about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    # Whoever goes on from a network that cannot learn ends at chance; whoever began anew would not.
+    save_file({name: torch.zeros_like(tensor) for name, tensor in tensors.items()}, path, about)
+    pool.submit(whole)
+    _, entry = ended(pool)
+    assert isinstance(entry, Entry)
+    assert (entry.accuracy.validation.top1 or 0.0) < 0.2
+    assert not path.exists()
 
 
 def test_a_job_that_hangs_is_ended_and_says_where(pool: RayTune, digits: Dense) -> None:

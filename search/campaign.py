@@ -118,8 +118,8 @@ def run_campaign(
     `trial_timeout` is how many seconds one job may take before its worker is ended; None: many times what others took.
     Ctrl-C ends it like a spent budget; what was finished is on the board. `say` is told what goes on before the first
     trial, and when the storage is away. Several drivers may run the same campaign at once (`resume`): together they
-    come to `trials`. Raises `InputError` where the study exists
-    and `resume` is false, or where it was searched under other settings.
+    come to `trials`. Raises `InputError` where the study exists and `resume` is false, or where it was searched under
+    other settings.
     """
     started = time.monotonic()
     entries = [entry for entry in store.entries(study=campaign.name)]
@@ -275,7 +275,11 @@ class Loop:
         leases = self.claims.news()
         self._held = {lease.strategy: lease for lease in leases if lease.strategy in CONTROLS}
         ended = {name for name, lease in self._held.items() if lease.state != "running"}
-        self.controls = [control for control in self.controls if control.strategy not in ended]
+        for control in [control for control in self.controls if control.strategy in ended]:
+            self.controls.remove(control)
+            entry = self.claims.entry(control.strategy, control.trial)
+            if entry is not None:
+                self._tell_dense(entry)
         for lane in self.lanes.values():
             for entry in lane.sync([lease for lease in leases if lease.strategy == lane.name]):
                 self.listen(entry, "")
@@ -336,9 +340,12 @@ class Loop:
                 if lane.given_up:
                     self.summary.given_up[job.strategy] = lane.given_up
         if isinstance(outcome, Entry):
-            for every in self.lanes.values():
-                _tell_dense(every.proposer, outcome)
+            self._tell_dense(outcome)
             self.listen(outcome, "")
+
+    def _tell_dense(self, entry: Entry) -> None:
+        for lane in self.lanes.values():
+            _tell_dense(lane.proposer, entry)
 
     def _failed(self, job: Job, failure: Failure, lane: Lane | None) -> None:
         reason = f"given up after {TRIES} tries: {failure.reason}" if failure.lost else failure.reason

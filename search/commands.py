@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -192,6 +193,7 @@ def search(
         )
         campaign = replace(campaign, layout=layout, staging=staging)
         left = None if budget is None else max(0.0, budget - (time.monotonic() - started))
+        signal.signal(signal.SIGTERM, _as_ctrl_c)
         with _progress(console, trials * len(names), campaign, store) as listen:
             summary = run_campaign(
                 campaign,
@@ -636,6 +638,11 @@ def _check_file(path: Path) -> None:
 
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise InputError(f"file {path} cannot be written: give a file name in a folder that exists")
+
+
+def _as_ctrl_c(number: int, frame: object) -> None:
+    """What a cluster sends to a process that it wants to end, which then ends well."""
+    raise KeyboardInterrupt
 
 
 def _train_dense(console: Console, evaluator: Evaluator) -> None:

@@ -95,7 +95,8 @@ def test_study_and_board_live_in_postgresql_too(tmp_path: Path, postgres: str) -
     assert not list(tmp_path.glob("*.db"))
 
 
-def test_ctrl_c_keeps_what_was_finished(tmp_path: Path) -> None:
+@pytest.mark.parametrize("signalled", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_what_clusters_send_keep_what_was_finished(tmp_path: Path, signalled: signal.Signals) -> None:
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "shrinkboard", *SEARCH, "--trials", "50", "--strategy", "l1", "--study", "s"],
         cwd=tmp_path,
@@ -109,7 +110,7 @@ def test_ctrl_c_keeps_what_was_finished(tmp_path: Path) -> None:
     for line in process.stdout:
         if "#1 " in line:
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signalled)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert "interrupted" in out

@@ -27,7 +27,9 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -64,20 +66,20 @@ SCALES: dict[str, dict[str, Any]] = {
     "cpu": {
         "recorded": 120,
         "replays": {
-            "random": {1: (400, 5), 10: (400, 5), 100: (1000, 5), 1000: (3000, 5), 10_000: (20_000, 1)},
-            "nsga2": {1: (400, 5), 10: (400, 5), 100: (1000, 3), 1000: (3000, 1)},
-            "tpe": {1: (100, 3), 10: (100, 3), 100: (200, 1)},
-            "ehvi": {1: (30, 3), 10: (30, 3), 100: (120, 1)},
+            "random": {1: (400, 5), 10: (400, 5), 100: (1000, 5), 1000: (3000, 5), 10_000: (12_000, 1)},
+            "tpe": {1: (100, 3), 10: (100, 3), 100: (150, 1)},
+            "ehvi": {1: (30, 3), 10: (30, 3), 100: (110, 1)},
+            "nsga2": {1: (400, 3), 10: (400, 3), 100: (1000, 3), 1000: (1500, 1)},
         },
         "told": (100, 500, 1000, 2000, 5000),
-        "patience": 60.0,
+        "patience": 120.0,
         "clients": (1, 2, 4, 8, 16),
         "seconds": 4.0,
     },
 }
 """`recorded`: full evaluations of the study that is recorded where no board is given. `replays`: sampler → workers →
-(full evaluations, seeds). `told`: trials at which a suggestion is timed; a process with one that takes longer than
-`patience` seconds is ended. `clients` write for so many `seconds`."""
+(full evaluations, seeds). `told`: trials at which a suggestion is timed; a process that takes longer
+than `patience` seconds of processor time is ended. `clients` write for so many `seconds`."""
 STRATEGY = "l1+int"
 MARKS = (10, 20, 30, 50, 100, 200, 400, 1000, 3000)
 """Full evaluations at which the table tells the hypervolume."""
@@ -86,7 +88,7 @@ NEAR = (0.9, 0.99)
 MEMBERS, LEVELS, CHOICES = 17, 12, 2
 """Of the space in which samplers are timed: with the common level, 20 knobs."""
 RUNNING = 100
-"""Trials that run while a suggestion is timed."""
+"""Trials that run while a suggestion is timed; never more than have ended."""
 SUGGESTIONS = 10
 SAMPLERS = ("random", "nsga2", "nsga2, space given", "tpe", "ehvi")
 WARM = 0.5
@@ -113,13 +115,15 @@ def main() -> None:
     parser.add_argument("--postgres", metavar="URL", help="an empty database; else Debian's is started")
     parser.add_argument("--data-dir", help="folder of the data sets (default: SHRINKBOARD_DATA)")
     parser.add_argument("--out", type=Path, help="write OUT.json, OUT.md and OUT.png")
-    parser.add_argument("--suggest", nargs=2, metavar=("SAMPLER", "TOLD"), help=argparse.SUPPRESS)
+    parser.add_argument("--suggest", nargs=3, metavar=("SAMPLER", "TOLD", "PATIENCE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if arguments.data_dir:
         os.environ["SHRINKBOARD_DATA"] = arguments.data_dir
     if arguments.suggest:
-        print(json.dumps(suggestions(arguments.suggest[0], int(arguments.suggest[1]))))
+        sampler, told_before, patience = arguments.suggest
+        resource.setrlimit(resource.RLIMIT_CPU, (int(patience), int(patience)))
+        print(json.dumps(suggestions(sampler, int(told_before))))
         return
     parts = [name for name in arguments.parts.split(",") if name]
     if unknown := [name for name in parts if name not in PARTS]:
@@ -249,7 +253,7 @@ class Replays:
 
 
 class Thinking:
-    """Counts suggestions and their seconds, duplicates of known networks included."""
+    """Counts suggestions and their seconds of processor time, duplicates of known networks included."""
 
     def __init__(self) -> None:
         self.asked, self.seconds, self._ask = 0, 0.0, optuna.Study.ask
@@ -257,12 +261,12 @@ class Thinking:
     @property
     def ask(self) -> Callable[..., Any]:
         def ask(study: optuna.Study, *arguments: Any, **named: Any) -> Any:
-            began = time.perf_counter()
+            began = time.process_time()
             try:
                 return self._ask(study, *arguments, **named)
             finally:
                 self.asked += 1
-                self.seconds += time.perf_counter() - began
+                self.seconds += time.process_time() - began
 
         return ask
 
@@ -325,12 +329,13 @@ def samplers(kept: Kept, told: Sequence[int], patience: float) -> None:
 
 def timed(sampler: str, told: int, patience: float) -> Cell:
     about: Cell = {"sampler": sampler, "told": told, "patience": patience}
-    command = [sys.executable, __file__, "--suggest", sampler, str(told)]
+    command = [sys.executable, __file__, "--suggest", sampler, str(told), str(round(patience))]
     alone = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=patience * 1.5, check=True, env=alone)
-    except subprocess.TimeoutExpired:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=alone)
+    if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
         return about | {"first": None, "seconds": None}
+    if done.returncode:
+        raise SystemExit(f"{sampler}: {done.stderr.strip().splitlines()[-1:]}")
     return about | json.loads(done.stdout)
 
 
@@ -354,13 +359,14 @@ def suggestions(name: str, told: int) -> Cell:
     study = optuna.create_study(sampler=sampler, directions=["maximize", "minimize"])
     rng = np.random.default_rng(0)
     weights, dear = rng.random(MEMBERS + CHOICES), rng.random(MEMBERS + CHOICES)
-    for place in range(told + RUNNING):
+    for place in range(told + min(RUNNING, told)):
         params = {knob: int(rng.integers(low, high, endpoint=True)) for knob, (low, high) in space.ranges().items()}
         levels = space.indices({knob: np.array([value]) for knob, value in params.items()}, 1)[0] / space.tops()
         accuracy = 0.9 - 0.3 * float(weights @ (1 - levels) ** 2) / weights.sum() + rng.normal(0, 0.003)
         latency = 0.1 + float(dear @ levels) / dear.sum()
         found = {"values": [accuracy, latency], "user_attrs": {KNOWN: {ACCURACY: accuracy, "latency": latency}}}
-        ended = place < told
+        # Who runs began among the last that have ended.
+        ended = place < told - RUNNING or place % 2 == 0
         study.add_trial(
             optuna.create_trial(
                 state=optuna.trial.TrialState.COMPLETE if ended else optuna.trial.TrialState.RUNNING,
@@ -373,9 +379,9 @@ def suggestions(name: str, told: int) -> Cell:
     took = []
     with space_given() if name != plain else ExitStack():
         for _ in range(SUGGESTIONS):
-            began = time.perf_counter()
+            began = time.process_time()
             study.ask(distributions)
-            took.append(time.perf_counter() - began)
+            took.append(time.process_time() - began)
             if sum(took) > 30 and len(took) > 1:
                 break
     return {"first": took[0], "seconds": median(took[1:]), "suggestions": len(took), "knobs": len(distributions)}
@@ -385,8 +391,9 @@ def suggestions(name: str, told: int) -> Cell:
 
 
 def storages(kept: Kept, clients: Sequence[int], seconds: float, postgres: str | None) -> None:
-    wanted = [("stock", count) for count in clients if count in (1, 4, 16)]
-    wanted = [(how, count) for how in ("ours", "ours with claims") for count in clients] + wanted
+    wanted = [("ours", count) for count in clients]
+    wanted += [(how, count) for how in ("ours with claims", "stock") for count in clients if count in (1, 4, 16)]
+    wanted += [("entry alone", 1)]
     for how, count in wanted:
         with tempfile.TemporaryDirectory(prefix="search-scale-") as folder:
             kept.get(
@@ -429,24 +436,25 @@ def written(kind: str, how: str, clients: int, seconds: float, url: str, port: i
         )
         with claims_of(store.url) as execute:
             execute(CLAIMS)
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", "optuna", "leaderboard"])
     barrier, counts = context.Barrier(clients), context.SimpleQueue()
     setup = study, template, how, seconds, url, port, barrier, counts
     processes = [context.Process(target=client, args=(place, *setup)) for place in range(clients)]
     for process in processes:
         process.start()
-    found = []
     for process in processes:
         process.join(120)
-        if process.exitcode != 0:
-            for other in processes:
-                other.kill()
-            raise SystemExit(f"storage {kind}: a client ended with {process.exitcode}")
+        process.kill()  # who hangs behind a lock
+    found = []
     while not counts.empty():
         found.append(counts.get())
+    if not found:
+        raise SystemExit(f"storage {kind}: no client of {clients} came to an end")
     longest = max(took for _, took in found)
     trials = sum(count for count, _ in found)
     found_here = {"kind": kind, "how": how, "clients": clients, "trials": trials, "a_second": trials / longest}
+    found_here["died"] = clients - len(found)
     return found_here | {"bytes": len(template)}
 
 
@@ -525,11 +533,13 @@ def client(
 
         def ours() -> None:
             entry = next(entries, None) or entry_of(made + count)
-            if how != "ours":
+            if how == "ours with claims":
                 key = {"study": study, "trial": entry.trial}
                 claim("INSERT INTO scale_claims VALUES (:study, :trial, :plan, 'me', 'running')", plan=entry.id, **key)
                 claim("UPDATE scale_claims SET state = 'full' WHERE study = :study AND trial = :trial", **key)
             store.add(entry)
+            if how == "entry alone":
+                return
             loaded.add_trial(
                 optuna.create_trial(
                     values=[0.8, 2e-5],
@@ -760,8 +770,8 @@ def replayed_words(cells: dict[str, Cell]) -> list[str]:
         "",
         "Simulated seconds and full evaluations until so much of the record's hypervolume (medians), and what the "
         "whole campaign takes. Writes are the entry and the trial of every candidate, on average and in the busiest "
-        "second; suggestions a plan count those that were networks known already; thinking is real time on this "
-        "machine, and takes no simulated time.",
+        "second; suggestions a plan count those that were networks known already; thinking is processor time on "
+        "this machine, and takes no simulated time.",
         "",
         *table(
             [*head, *shares, "makespan", "writes a second", "at most", "suggestions a plan", "ms of thinking a plan"],
@@ -791,10 +801,10 @@ def sampler_words(cells: list[Cell]) -> list[str]:
     return [
         "## Samplers",
         "",
-        f"Milliseconds of a suggestion by trials told, {cells[0].get('knobs', 20)} knobs, {RUNNING} trials running, "
-        "one thread of a shared machine (in brackets the first, for which `ehvi` fits its kernel anew, as it does "
-        "whenever a tenth more is known, and NSGA-II sorts a generation). `space given`: NSGA-II with its search space "
-        "handed over.",
+        f"Milliseconds of processor time of a suggestion by trials told, {cells[0].get('knobs', 20)} knobs, "
+        f"{RUNNING} trials running, one thread of a shared machine. In brackets the first, for which `ehvi` fits its "
+        "kernel anew, as it does whenever a tenth more is known, and NSGA-II sorts a generation. `space given`: "
+        "NSGA-II with its search space handed over.",
         "",
         *table(["sampler", *(f"{count:,} told" for count in counts)], rows),
         "",
@@ -808,10 +818,10 @@ def sampler_words(cells: list[Cell]) -> list[str]:
 
 def storage_words(cells: list[Cell]) -> list[str]:
     clients = list(dict.fromkeys(cell["clients"] for cell in cells))
-    at = {(cell["kind"], cell["how"], cell["clients"]): cell["a_second"] for cell in cells}
+    at = {(cell["kind"], cell["how"], cell["clients"]): cell for cell in cells}
     names = {"sqlite": "SQLite, WAL", "postgresql": "PostgreSQL, fsync on", "grpc": "gRPC proxy over PostgreSQL"}
     rows = [
-        [names[kind], how, *(f"{at[kind, how, n]:,.0f}" if (kind, how, n) in at else "–" for n in clients)]
+        [names[kind], how, *(wrote(at.get((kind, how, n))) for n in clients)]
         for kind, how in dict.fromkeys((cell["kind"], cell["how"]) for cell in cells)
     ]
     return [
@@ -820,11 +830,19 @@ def storage_words(cells: list[Cell]) -> list[str]:
         f"Trials a second that so many processes write into one study, {STOCK_KNOBS} knobs, an entry of "
         f"{cells[0]['bytes'] / 1000:.0f} kB, clients and server on the same {os.cpu_count()} cores. `ours`: the "
         "entry and one trial of Optuna with its log; `with claims`: two small transactions more; `stock`: every "
-        "parameter suggested into Optuna's storage, no entry.",
+        "parameter suggested into Optuna's storage, no entry; `entry alone`: no trial of Optuna. Other programs took "
+        "part of the cores, so rows compare by their order of size only.",
         "",
         *table(["storage", "what", *(f"{n} clients" if n > 1 else "1 client" for n in clients)], rows, 2),
         "",
     ]
+
+
+def wrote(cell: Cell | None) -> str:
+    if cell is None:
+        return "–"
+    died = f" ({cell['died']} died)" if cell.get("died") else ""
+    return f"{cell['a_second']:,.0f}{died}"
 
 
 def slot_words(cells: list[Cell]) -> list[str]:
@@ -896,12 +914,15 @@ def draw(cells: dict[str, Cell], out: Path) -> None:
     axes[0, 1].set(xlabel="full evaluations", ylabel="hypervolume")
     for place, name in enumerate(SAMPLERS):
         timed = [cell for cell in of_kind(cells, "sampler") if cell["sampler"] == name and cell["seconds"]]
-        axes[1, 0].plot([c["told"] for c in timed], [c["seconds"] for c in timed], "o-", color=f"C{place}", label=name)
+        if timed:
+            axes[1, 0].plot(
+                [c["told"] for c in timed], [c["seconds"] for c in timed], "o-", color=f"C{place}", label=name
+            )
     axes[1, 0].set(xlabel="trials told", ylabel="seconds of a suggestion")
     stored: dict[tuple[str, str], list[Cell]] = {}
     for cell in of_kind(cells, "storage"):
         stored.setdefault((cell["kind"], cell["how"]), []).append(cell)
-    marks = {"ours": "o-", "ours with claims": "s--", "stock": "x:"}
+    marks = {"ours": "o-", "ours with claims": "s--", "stock": "x:", "entry alone": "^"}
     for (kind, how), some in stored.items():
         colour = {"sqlite": "C0", "postgresql": "C1", "grpc": "C2"}[kind]
         axes[1, 1].plot(

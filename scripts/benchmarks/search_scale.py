@@ -90,7 +90,7 @@ MEMBERS, LEVELS, CHOICES = 17, 12, 2
 RUNNING = 100
 """Trials that run while a suggestion is timed; never more than have ended."""
 SUGGESTIONS = 10
-SAMPLERS = ("random", "nsga2", "nsga2, space given", "tpe", "ehvi")
+SAMPLERS = ("random", "nsga2", "tpe", "ehvi")
 WARM = 0.5
 """Seconds for which clients write before it counts."""
 TRIAL_SECONDS = {"10 s": 10.0, "1 min": 60.0, "10 min": 600.0, "1 h": 3600.0}
@@ -229,7 +229,7 @@ class Replays:
 
     def __call__(self, sampler: str, workers: int, trials: int, seed: int) -> Cell:
         thinking = Thinking()
-        with patch.object(optuna.Study, "ask", thinking.ask), space_given():
+        with patch.object(optuna.Study, "ask", thinking.ask):
             run = self.run(sampler, workers, trials, seed)
         return {
             **{"sampler": sampler, "workers": workers, "trials": trials, "seed": seed},
@@ -269,18 +269,6 @@ class Thinking:
                 self.seconds += time.thread_time() - began
 
         return ask
-
-
-@contextmanager
-def space_given() -> Iterator[None]:
-    """NSGA-II takes the knobs of the trial before, in the order of their names, and looks at no other."""
-
-    def infer(sampler: Any, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> Any:
-        trials = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
-        return dict(sorted(trials[-1].distributions.items())) if trials else {}
-
-    with patch.object(optuna.samplers.NSGAIISampler, "infer_relative_search_space", infer):
-        yield
 
 
 def busiest(seconds: np.ndarray) -> float:
@@ -354,8 +342,7 @@ def suggestions(name: str, told: int) -> Cell:
     distributions = {
         name: optuna.distributions.IntDistribution(low, high) for name, (low, high) in space.ranges().items()
     }
-    goal, plain = Goal(0.9, ("latency",), images=1000), name.partition(",")[0]
-    sampler = make_sampler(plain, 0, told, space, goal, None)
+    sampler = make_sampler(name, 0, told, space, Goal(0.9, ("latency",), images=1000), None)
     study = optuna.create_study(sampler=sampler, directions=["maximize", "minimize"])
     rng = np.random.default_rng(0)
     weights, dear = rng.random(MEMBERS + CHOICES), rng.random(MEMBERS + CHOICES)
@@ -372,18 +359,17 @@ def suggestions(name: str, told: int) -> Cell:
                 state=optuna.trial.TrialState.COMPLETE if ended else optuna.trial.TrialState.RUNNING,
                 params=params,
                 distributions=distributions,
-                system_attrs={"NSGAIISampler:generation": place // 50} if plain == "nsga2" else None,
+                system_attrs={"NSGAIISampler:generation": place // 50} if name == "nsga2" else None,
                 **(found if ended else {}),
             )
         )
     took = []
-    with space_given() if name != plain else ExitStack():
-        for _ in range(SUGGESTIONS):
-            began = time.thread_time()
-            study.ask(distributions)
-            took.append(time.thread_time() - began)
-            if sum(took) > 30 and len(took) > 1:
-                break
+    for _ in range(SUGGESTIONS):
+        began = time.thread_time()
+        study.ask(distributions)
+        took.append(time.thread_time() - began)
+        if sum(took) > 30 and len(took) > 1:
+            break
     return {"first": took[0], "seconds": median(took[1:]), "suggestions": len(took), "knobs": len(distributions)}
 
 
@@ -803,8 +789,7 @@ def sampler_words(cells: list[Cell]) -> list[str]:
         "",
         f"Milliseconds of processor time of a suggestion by trials told, {cells[0].get('knobs', 20)} knobs, "
         f"{RUNNING} trials running, one thread of a shared machine. In brackets the first, for which `ehvi` fits its "
-        "kernel anew, as it does whenever a tenth more is known, and NSGA-II sorts a generation. `space given`: "
-        "NSGA-II with its search space handed over.",
+        "kernel anew, as it does whenever a tenth more is known, and NSGA-II sorts a generation.",
         "",
         *table(["sampler", *(f"{count:,} told" for count in counts)], rows),
         "",

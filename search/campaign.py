@@ -26,7 +26,7 @@ from .evaluation import Evaluator, Job, Report, Subject
 from .executors import Executor, Failure
 from .guide import Guide, make_guide
 from .lane import Lane, Staging
-from .leases import Claims, Lease, Leases
+from .leases import Claims, Lease, Leases, leases_of
 from .objectives import Known, Limit, Objective, default_objectives, parse_limit, parse_objective
 from .patience import Patience
 from .samplers import check_sampler, choose_sampler
@@ -143,6 +143,10 @@ def run_campaign(
         presence.jobs = loop.jobs
         try:
             loop.run(None if time_budget is None else started + time_budget)
+            patience(presence.look)
+            ended = patience(lambda: leases_of(store, campaign.name))
+            for lane in lanes.values():
+                lane.proposer.mend([lease for lease in ended if lease.strategy == lane.name])
         except Stopped:
             summary.ended = "stopped"
         except KeyboardInterrupt:

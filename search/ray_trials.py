@@ -10,6 +10,7 @@ import pickle
 import queue
 import re
 import shutil
+import signal
 import threading
 import time
 import warnings
@@ -31,6 +32,7 @@ from .checkpoints import fetch, forget, put
 from .evaluation import Evaluator, Job, Report
 from .executors import attempt, death, read_log, sent, watched
 from .meter import open_meters, own_module
+from .ray_tune import ZERO_COPY
 from .workers import Workers, await_answer
 
 LOOK_UP = 0.02
@@ -192,6 +194,8 @@ def run(connection: Connection, folder: Path, workers: Workers, patience: float)
     """Does jobs until the driver hangs up; then this process ends, whatever it is doing."""
     with (folder / "setup.pickle").open("rb") as file:
         subject, models, frozen, dense = pickle.load(file)
+    # Ours is the large object that workers only read; what they send is theirs to write to.
+    del os.environ[ZERO_COPY]
     _connect(workers, folder, patience)
     cpus = _room(workers, check=patience == 0)
     with warnings.catch_warnings():
@@ -201,7 +205,7 @@ def run(connection: Connection, folder: Path, workers: Workers, patience: float)
     models, meters = open_meters(subject, models, frozen, held, folder.name)
     del dense
     jobs: queue.SimpleQueue[Posted] = queue.SimpleQueue()
-    threading.Thread(target=_take, args=(connection, jobs), daemon=True).start()
+    threading.Thread(target=_take, args=(connection, jobs, folder), daemon=True).start()
     connection.send(None)
     trainable = tune.with_parameters(OneJob, worker=(subject, models, frozen, threads, device, held))
     trainable = tune.with_resources(trainable, {"cpu": cpus, "gpu": workers.gpus})
@@ -232,13 +236,14 @@ def _name(trial: Any) -> str:
     return str(trial.trial_id)
 
 
-def _take(connection: Connection, jobs: queue.SimpleQueue[Posted]) -> None:
-    """Jobs from the driver, until it hangs up."""
+def _take(connection: Connection, jobs: queue.SimpleQueue[Posted], folder: Path) -> None:
+    """Jobs from the driver, until it hangs up or dies; then nothing is left of Ray."""
     with contextlib.suppress(EOFError, OSError):
         while (message := connection.recv()) is not None:
             jobs.put(Posted(*message))
     ray.shutdown()
-    os._exit(0)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.killpg(0, signal.SIGKILL)  # this process, and what a cluster of its own has left behind
 
 
 def _connect(workers: Workers, folder: Path, patience: float) -> None:

@@ -31,6 +31,8 @@ START = 180.0
 """Seconds that Ray may take to begin."""
 PATIENCE = 300.0
 """Seconds in which a cluster that was lost may come back."""
+ZERO_COPY = "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS"
+"""Variable by which tensors are shared between the processes of a machine, read when Ray is imported."""
 GOODBYE = 10.0
 """Seconds that Ray may take to end."""
 
@@ -200,7 +202,7 @@ def _drive(connection: Connection, folder: Path, workers: Workers, patience: flo
         "RAY_AIR_NEW_OUTPUT": "0",
         # `ray job submit` may have set another folder.
         "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
-        "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS": "1",
+        ZERO_COPY: "1",
         # The storage is the truth; nothing that Tune would write down is of use.
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",

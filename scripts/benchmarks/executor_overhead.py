@@ -111,7 +111,7 @@ def begun(kind: str, workers: int, subject: Any, stack: ExitStack) -> Any:
         with patch("os.cpu_count", return_value=workers):  # one thread each
             executor = LocalProcesses(subject.subject, ["counts"], subject.frozen, workers)
     else:
-        executor = start(Workers(workers, "ray", cpus=1.0), subject, ["counts"])
+        executor = start(Workers(workers, "ray", cpus=1.0), subject, ["counts"], may_end=True)
     stack.callback(executor.close)
     timed(executor, [job(subject.dense, number, 5.0) for number in range(2 * workers)])
     return executor

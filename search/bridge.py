@@ -192,6 +192,10 @@ class Proposer:
         """The knobs, as this search may turn them."""
         return self._space
 
+    def has_ended(self, number: int) -> bool:
+        """Whether it is known what became of a candidate."""
+        return number in self._ended
+
     def ask(self) -> Proposal | None:
         """A plan that was not evaluated before; None once the space is used up."""
         for _ in range(_DUPLICATES_IN_A_ROW):

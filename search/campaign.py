@@ -208,7 +208,7 @@ class Loop:
         self.turns = list(lanes)
 
     def run(self, deadline: float | None) -> None:
-        waiting = False
+        waiting = looked = False
         while True:
             self._sync()
             ending = self._ending(deadline)
@@ -222,6 +222,9 @@ class Loop:
                 ending = self._ending(deadline)
             if not self.running:
                 waits = bool(self.controls) or any(lane.waits for lane in self.lanes.values())
+                if not ending and not waits and not looked:
+                    looked, self._synced = True, -math.inf  # what others did in the last seconds may open something
+                    continue
                 if ending or not waits:
                     if self.controls or self.again or any(lane.open > 0 for lane in self.lanes.values()):
                         self.summary.ended = ending or "time budget spent"
@@ -231,7 +234,7 @@ class Loop:
                 waiting = True
                 time.sleep(POLL)
                 continue
-            waiting = False
+            waiting = looked = False
             ended = self.executor.next(POLL)
             if ended is not None:
                 self._finish(*ended)

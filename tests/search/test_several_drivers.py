@@ -11,6 +11,7 @@ from leaderboard import Entry, Store
 from search import Campaign, Job, Subject, run_campaign
 from search.drivers import Presence
 from search.evaluation import Report
+from search.lane import Staging
 from search.leases import Leases, leases_of
 from search.patience import Patience
 from strategies import strategy
@@ -55,4 +56,40 @@ def test_what_a_driver_died_over_is_told_by_another(tmp_path: Path, digits: Dens
     [failed] = [trial for trial in trials if trial.state == optuna.trial.TrialState.FAIL]
     assert (failed.user_attrs["trial"], failed.user_attrs["reason"]) == (bad.trial, "the loss is NaN")
     assert {lease.state for lease in leases_of(store, "s")} == {"done", "failed"}
+    store.close()
+
+
+class Nobody:
+    """A driver's presence to whom all others are dead."""
+
+    id, others, stop = "0" * 16, (), ""
+
+    def is_dead(self, owner: str) -> bool:
+        return True
+
+
+def test_candidates_that_were_taken_from_a_driver_that_stood_still_come_back(tmp_path: Path, digits: Dense) -> None:
+    """Another driver thought it dead, took what waited for more training, and died with it."""
+    store = Store(str(tmp_path / "board.db"))
+    taken: list[int] = []
+
+    class Robbed(FakeEvaluator):
+        def run(self, job: Job) -> Entry | Report:
+            found = super().run(job)
+            if len(self.jobs) in range(8, 60, 4):
+                dead = Presence(store, "s", "local", 1)
+                other = Leases(store, "s", Nobody(), Patience())  # type: ignore[arg-type]
+                other._presence.id = dead.id
+                for lease in leases_of(store, "s"):
+                    if lease.state == "running" and lease.trial != job.trial and other.take(lease):
+                        taken.append(lease.trial)
+                dead.leave()
+            return found
+
+    staging = Staging(rungs=(1 / 9, 1 / 3))
+    campaign = Campaign("s", Subject("digits/cnn"), ("l1",), ("counts",), 9.0, 9.0, staging=staging)
+    summary = run_campaign(campaign, store, trials=6, evaluator=Robbed(digits))
+    assert taken
+    assert summary.ended == "all trials done"
+    assert len([entry for entry in store.entries(study="s") if entry.role == "candidate"]) == 6
     store.close()

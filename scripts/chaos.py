@@ -888,7 +888,7 @@ def campaign(arm: Arm, kinds: Sequence[Kind], seed: int, keep: Path | None = Non
     rng = random.Random(seed)
     stages = next((kind.stages for kind in kinds if kind.stages), "none")
     machines = arm.drivers > 1 and rng.random() < 0.5
-    trials = 4 + len(kinds) * (1 if stages == "rungs" else 3)
+    trials = 4 + len(kinds) * (1 if stages == "rungs" else 2)
     with begun(arm, seed, trials, stages, machines) as run:
         landed = disturb(run, kinds)
         found, counts = breaches(run)

@@ -535,6 +535,11 @@ class Run:
         return all(driver.finished for driver in self.drivers)
 
     @property
+    def waits(self) -> int:
+        """How often drivers have said that they wait for the storage."""
+        return sum(driver.said("the storage is away") for driver in self.drivers)
+
+    @property
     def living(self) -> list[Driver]:
         return [driver for driver in self.drivers if driver.process.poll() is None]
 
@@ -643,9 +648,11 @@ def kill_database(run: Run) -> str:
 
 
 def lock_database(run: Run) -> str:
+    before = run.waits
     with run.database.locked():
         run.tend_until(lambda: False, run.rng.uniform(BUSY + 1, BUSY + 6))
-    return "another process held the lock"
+        run.tend_until(lambda: run.waits > before, 20)
+    return "another process held the lock, which drivers told of" if run.waits > before else ""
 
 
 def cut_sessions(run: Run) -> str:
@@ -669,19 +676,21 @@ def stall_network(run: Run) -> str:
 
 
 def fill_database_disk(run: Run) -> str:
-    with run.database.disk.full() as taken:
+    before, fell = run.waits, ""
+    with run.database.disk.full():
         run.tend_until(lambda: False, run.rng.uniform(2, 8))
-    fell = ""
+        run.tend_until(lambda: run.waits > before, 20)
     if run.arm.storage == "postgresql" and not run.database.runs():
         run.database.start()
         fell = "; the server fell and was started again"
-    return f"no byte was left{fell}" if taken else ""
+    return f"no byte was left, which drivers told of{fell}" if fell or run.waits > before else ""
 
 
 def fill_cache_disk(run: Run) -> str:
+    before = len(run.watch.seen)
     with run.cache.full() as taken:
         run.tend_until(lambda: False, run.rng.uniform(2, 8))
-    return "no byte was left" if taken else ""
+    return f"no byte was left; {len(run.watch.seen) - before} entries came all the same" if taken else ""
 
 
 def token(fault: str) -> Act:
@@ -750,7 +759,7 @@ KINDS = (
 )
 
 
-def disturb(run: Run, kinds: Sequence[Kind], pause: float = 3.0) -> list[dict[str, Any]]:
+def disturb(run: Run, kinds: Sequence[Kind], pause: float = 2.0) -> list[dict[str, Any]]:
     """Runs a campaign to its end, with one fault after the other; gives those that landed.
 
     A fault comes up to `pause` seconds after the first entry, or after the one that followed the fault before.
@@ -879,7 +888,7 @@ def campaign(arm: Arm, kinds: Sequence[Kind], seed: int, keep: Path | None = Non
     rng = random.Random(seed)
     stages = next((kind.stages for kind in kinds if kind.stages), "none")
     machines = arm.drivers > 1 and rng.random() < 0.5
-    trials = 4 + len(kinds) // (2 if stages == "rungs" else 1)
+    trials = 4 + len(kinds) * (1 if stages == "rungs" else 2)
     with begun(arm, seed, trials, stages, machines) as run:
         landed = disturb(run, kinds)
         found, counts = breaches(run)

@@ -30,7 +30,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,8 @@ BEAT, LEASE, BUSY = 0.5, 4.0, 2.0
 """Of the drivers here, instead of 5, 60 and 60: what takes a minute in a search is seen in seconds."""
 TRIAL_TIMEOUT = 20
 """Seconds; a worker's first trial includes its start."""
-TOGETHER = 5
-"""Faults in one campaign."""
+TOGETHER = 8
+"""Faults in one campaign, at most."""
 LONGEST = 420.0
 """Seconds that a campaign may take."""
 DISK, DATABASE_DISK = 24, 320
@@ -286,7 +286,7 @@ class RayCluster:
         self._begin()
 
     def _begin(self) -> None:
-        head = {"num_cpus": 0, "num_gpus": 0, "include_dashboard": False, "port": self._port}
+        head = {"num_cpus": 0, "num_gpus": 0, "include_dashboard": False, "gcs_server_port": self._port}
         self._cluster = self._make(initialize_head=True, head_node_args=head, connect=False)
         for _ in range(self.NODES):
             self.add_node()
@@ -487,9 +487,18 @@ class Run:
     """Whether drivers count as ones of different machines."""
     database: Any = None
     cluster: Any = None
+    cache: Any = None
     drivers: list[Driver] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.watch: Any = None
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
         self.rng = random.Random(self.seed)
         self.cache = Disk(self.folder / "cache", DISK)
         self.tokens = self.folder / "tokens"
@@ -512,8 +521,9 @@ class Run:
         self.watch = Watch(self.database.seen_url)
 
     def begin(self) -> None:
-        """Starts the drivers."""
-        self.drivers = [Driver(number, self, resume=number > 0) for number in range(self.arm.drivers)]
+        """Starts the drivers; several at once join each other."""
+        several = self.arm.drivers > 1
+        self.drivers = [Driver(number, self, resume=several) for number in range(self.arm.drivers)]
 
     @property
     def epochs(self) -> str:
@@ -523,6 +533,11 @@ class Run:
     @property
     def finished(self) -> bool:
         return all(driver.finished for driver in self.drivers)
+
+    @property
+    def waits(self) -> int:
+        """How often drivers have said that they wait for the storage."""
+        return sum(driver.said("the storage is away") for driver in self.drivers)
 
     @property
     def living(self) -> list[Driver]:
@@ -561,11 +576,10 @@ class Run:
         for number in left:
             with suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)
-        self.watch.close()
-        if self.cluster is not None:
-            self.cluster.close()
-        self.database.close()
-        self.cache.close()
+        for part in (self.watch, self.cluster, self.database, self.cache):
+            if part is not None:
+                part.close()
+        self.watch = self.cluster = self.database = self.cache = None
         return left
 
 
@@ -574,6 +588,7 @@ Act = Callable[[Run], str]
 
 
 def kill_worker(run: Run) -> str:
+    run.tend_until(lambda: bool(run.workers()) or run.finished, 30)
     victims = run.workers()
     if not victims:
         return ""
@@ -633,9 +648,11 @@ def kill_database(run: Run) -> str:
 
 
 def lock_database(run: Run) -> str:
+    before = run.waits
     with run.database.locked():
         run.tend_until(lambda: False, run.rng.uniform(BUSY + 1, BUSY + 6))
-    return "another process held the lock"
+        run.tend_until(lambda: run.waits > before, 20)
+    return "another process held the lock, which drivers told of" if run.waits > before else ""
 
 
 def cut_sessions(run: Run) -> str:
@@ -659,19 +676,21 @@ def stall_network(run: Run) -> str:
 
 
 def fill_database_disk(run: Run) -> str:
-    with run.database.disk.full() as taken:
+    before, fell = run.waits, ""
+    with run.database.disk.full():
         run.tend_until(lambda: False, run.rng.uniform(2, 8))
-    fell = ""
+        run.tend_until(lambda: run.waits > before, 20)
     if run.arm.storage == "postgresql" and not run.database.runs():
         run.database.start()
         fell = "; the server fell and was started again"
-    return f"no byte was left{fell}" if taken else ""
+    return f"no byte was left, which drivers told of{fell}" if fell or run.waits > before else ""
 
 
 def fill_cache_disk(run: Run) -> str:
+    before = len(run.watch.seen)
     with run.cache.full() as taken:
         run.tend_until(lambda: False, run.rng.uniform(2, 8))
-    return "no byte was left" if taken else ""
+    return f"no byte was left; {len(run.watch.seen) - before} entries came all the same" if taken else ""
 
 
 def token(fault: str) -> Act:
@@ -740,13 +759,16 @@ KINDS = (
 )
 
 
-def disturb(run: Run, kinds: Sequence[Kind]) -> list[dict[str, Any]]:
-    """Runs a campaign to its end, with one fault after the other; gives those that landed."""
+def disturb(run: Run, kinds: Sequence[Kind], pause: float = 2.0) -> list[dict[str, Any]]:
+    """Runs a campaign to its end, with one fault after the other; gives those that landed.
+
+    A fault comes up to `pause` seconds after the first entry, or after the one that followed the fault before.
+    """
     run.begin()
     landed = []
     run.tend_until(lambda: bool(run.watch.seen) or run.finished, 120)
     for kind in kinds:
-        run.tend_until(lambda: run.finished, run.rng.uniform(0.0, 3.0))
+        run.tend_until(lambda: run.finished, run.rng.uniform(0.0, pause))
         if run.finished:
             break
         began = time.monotonic()
@@ -849,31 +871,38 @@ def _is_odd(end: str) -> bool:
     return end != "killed" and not (end.startswith("exit 2: shrinkboard: ") and "storage" in end)
 
 
-def campaign(
-    arm: Arm, kinds: Sequence[Kind], seed: int, trials: int | None = None, keep: Path | None = None
-) -> dict[str, Any]:
+@contextmanager
+def begun(arm: Arm, seed: int, trials: int, stages: str = "none", machines: bool = False) -> Iterator[Run]:
+    """A campaign in a folder of its own, ended and removed in any case."""
+    with tempfile.TemporaryDirectory(prefix="chaos-", dir="/tmp", ignore_cleanup_errors=True) as name:
+        run = Run(arm, seed, Path(name), trials, stages, machines)
+        try:
+            yield run
+        finally:
+            run.close()
+
+
+def campaign(arm: Arm, kinds: Sequence[Kind], seed: int, keep: Path | None = None) -> dict[str, Any]:
     """One disturbed campaign: what landed, what was counted, and what was not as it must be."""
-    began = time.monotonic()
+    start = time.monotonic()
     rng = random.Random(seed)
     stages = next((kind.stages for kind in kinds if kind.stages), "none")
     machines = arm.drivers > 1 and rng.random() < 0.5
-    with tempfile.TemporaryDirectory(prefix="chaos-", dir="/tmp", ignore_cleanup_errors=True) as name, ExitStack() as s:
-        folder = Path(name)
-        run = Run(arm, seed, folder, trials or 4 + len(kinds) // (2 if stages == "rungs" else 1), stages, machines)
-        ending = s.enter_context(_closing(run))
+    trials = 4 + len(kinds) * (1 if stages == "rungs" else 2)
+    with begun(arm, seed, trials, stages, machines) as run:
         landed = disturb(run, kinds)
-        with suppress(sa.exc.SQLAlchemyError):
-            run.watch.look()
         found, counts = breaches(run)
         reasons = failures(run.database.seen_url)
-        left = ending()
+        if keep is not None and arm.storage == "sqlite":
+            kept = run.database.file.read_bytes()
+        left = run.close()
         found += [f"{len(left)} processes were left behind"] if left else []
         if found and keep is not None:
             keep.mkdir(parents=True, exist_ok=True)
-            for log in folder.glob("*.log"):
+            for log in run.folder.glob("*.log"):
                 shutil.copy(log, keep / f"{seed}-{log.name}")
             if arm.storage == "sqlite":
-                shutil.copy(run.database.file, keep / f"{seed}.db")
+                (keep / f"{seed}.db").write_bytes(kept)
     return {
         "arm": arm.name,
         "storage": arm.storage,
@@ -887,25 +916,9 @@ def campaign(
         "ends": [end for driver in run.drivers for end in driver.ends],
         "failures": reasons,
         "breaches": found,
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds": round(time.monotonic() - start, 1),
         **counts,
     }
-
-
-@contextmanager
-def _closing(run: Run) -> Iterator[Callable[[], list[int]]]:
-    """Gives what closes the run, once; closed it is in any case."""
-    left: list[list[int]] = []
-
-    def close() -> list[int]:
-        if not left:
-            left.append(run.close())
-        return left[0]
-
-    try:
-        yield close
-    finally:
-        close()
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -946,7 +959,7 @@ PAGE = f"""# Chaos
 Made by `{{command}}`.
 
 Real `shrinkboard search` processes on the digits ({", ".join(STRATEGIES)}; the first is `l1` with trials that go
-wrong on request) were disturbed at random moments, {TOGETHER} times in a campaign, and started again by the same
+wrong on request) were disturbed at random moments, up to {TOGETHER} times in a campaign, and started again by the same
 command with `--resume` where they had died. A fault counts where it was seen to land. At the end of every campaign
 the database was read, by its tables and by Optuna: exactly the entries asked for and two controls, no plan twice,
 every entry that was ever seen still there and unchanged, no trial running or waiting, the board's entries and those
@@ -995,10 +1008,10 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     if arguments.out and arguments.out.with_suffix(".json").exists():
         rows = json.loads(arguments.out.with_suffix(".json").read_text())["campaigns"]
-    while landed(rows) < arguments.faults:
+    while faults_of(rows) < arguments.faults:
         arm = min(arms, key=lambda arm: sum(len(row["faults"]) for row in rows if row["arm"] == arm.name))
         seed = 1000 * arguments.seed + len(rows)
-        kinds = next_kinds(arm, rows, names, seed, arguments.faults - landed(rows))
+        kinds = next_kinds(arm, rows, names, seed, arguments.faults - faults_of(rows))
         print(f"campaign {len(rows)} ({arm.name}): {', '.join(kind.name for kind in kinds)}", flush=True)
         rows.append(campaign(arm, kinds, seed, keep=arguments.logs))
         print(f"  {rows[-1]['seconds']} s, {rows[-1]['finished']} of {rows[-1]['asked']}, {rows[-1]['breaches']}")
@@ -1009,7 +1022,8 @@ def main() -> None:
         raise SystemExit(1)
 
 
-def landed(rows: Sequence[dict[str, Any]]) -> int:
+def faults_of(rows: Sequence[dict[str, Any]]) -> int:
+    """How many have landed."""
     return sum(len(row["faults"]) for row in rows)
 
 

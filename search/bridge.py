@@ -192,6 +192,10 @@ class Proposer:
         """The knobs, as this search may turn them."""
         return self._space
 
+    def has_ended(self, number: int) -> bool:
+        """Whether it is known what became of a candidate."""
+        return number in self._ended
+
     def ask(self) -> Proposal | None:
         """A plan that was not evaluated before; None once the space is used up."""
         for _ in range(_DUPLICATES_IN_A_ROW):
@@ -308,6 +312,25 @@ class Proposer:
         self._see(found)
         self.finished += 1
         return entry
+
+    def mend(self, leases: Sequence[Lease]) -> None:
+        """Adds to the stored study what drivers that died in between have ended, and not told it."""
+        ended = [lease for lease in leases if lease.state != "running" and not self.claims.is_mine(lease)]
+        if not ended:
+            return
+        trials = self._patiently(lambda: self._stored.get_trials(deepcopy=False))
+        told = {trial.user_attrs.get("trial") for trial in trials}
+        for lease in ended:
+            if lease.trial in told or not self.claims.may_mend(self.strategy.name, lease.trial):
+                continue
+            entry = self.claims.entry(self.strategy.name, lease.trial) if lease.state == "done" else None
+            if entry is not None:
+                known = Known.of(entry)
+                found, constraints = values(known, self.asking.objectives), self._constraints(known)
+                self._keep(self._frozen(entry, known, found, constraints, None))
+            elif lease.state != "done":
+                number, reason = lease.trial, lease.reason
+                self._keep_failed(Record(number, lease.knobs, lease.plan_digest, ended=reason, failed=True))
 
     def take_over(self, lease: Lease) -> tuple[Proposal, Mapping[str, object] | None] | None:
         """A candidate that its driver left behind, with the notes of its last pause, where there was one.

@@ -26,7 +26,7 @@ from .evaluation import Evaluator, Job, Report, Subject
 from .executors import Executor, Failure
 from .guide import Guide, make_guide
 from .lane import Lane, Staging
-from .leases import Claims, Lease, Leases
+from .leases import Claims, Lease, Leases, leases_of
 from .objectives import Known, Limit, Objective, default_objectives, parse_limit, parse_objective
 from .patience import Patience
 from .samplers import check_sampler, choose_sampler
@@ -143,6 +143,10 @@ def run_campaign(
         presence.jobs = loop.jobs
         try:
             loop.run(None if time_budget is None else started + time_budget)
+            patience(presence.look)
+            ended = patience(lambda: leases_of(store, campaign.name))
+            for lane in lanes.values():
+                lane.proposer.mend([lease for lease in ended if lease.strategy == lane.name])
         except Stopped:
             summary.ended = "stopped"
         except KeyboardInterrupt:
@@ -204,7 +208,7 @@ class Loop:
         self.turns = list(lanes)
 
     def run(self, deadline: float | None) -> None:
-        waiting = False
+        waiting = looked = False
         while True:
             self._sync()
             ending = self._ending(deadline)
@@ -218,6 +222,9 @@ class Loop:
                 ending = self._ending(deadline)
             if not self.running:
                 waits = bool(self.controls) or any(lane.waits for lane in self.lanes.values())
+                if not ending and not waits and not looked:
+                    looked, self._synced = True, -math.inf  # what others did in the last seconds may open something
+                    continue
                 if ending or not waits:
                     if self.controls or self.again or any(lane.open > 0 for lane in self.lanes.values()):
                         self.summary.ended = ending or "time budget spent"
@@ -227,7 +234,7 @@ class Loop:
                 waiting = True
                 time.sleep(POLL)
                 continue
-            waiting = False
+            waiting = looked = False
             ended = self.executor.next(POLL)
             if ended is not None:
                 self._finish(*ended)

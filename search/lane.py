@@ -83,6 +83,10 @@ class _Candidate:
     """Accuracy before any training."""
     rung: int = -1
     """The last that it reached."""
+    at_work: bool = False
+    """Whether a job of it is out."""
+    taken: bool = False
+    """Whether another driver holds it by now."""
 
 
 @dataclass
@@ -159,6 +163,10 @@ class Lane:
     def took(self, job: Job, report: Report, seconds: float) -> None:
         """A job ended with a report: what becomes of its candidate."""
         candidate = self._candidates[job.trial]
+        candidate.at_work = False
+        if candidate.taken:
+            self.gone(job)
+            return
         proposal = candidate.proposal
         stage: Stage = "cost" if report.exceeded or report.costed is None else "rung" if report.epochs else "screen"
         objectives = self.proposer.asking.objectives
@@ -189,8 +197,14 @@ class Lane:
         claims, entries = self.proposer.claims, []
         self._elsewhere = set()
         for lease in leases:
-            if lease.trial in self._candidates:
-                continue
+            candidate = self._candidates.get(lease.trial)
+            if candidate is not None:
+                if claims.is_mine(lease) or self.proposer.has_ended(lease.trial):
+                    continue
+                candidate.taken = True  # while we stood still; its job, where one is out, must come back first
+                if candidate.at_work:
+                    continue
+                self.gone(candidate.job)
             if lease.state == "running" and claims.is_free(lease):
                 taken = self.proposer.take_over(lease)
                 if taken is not None:
@@ -209,14 +223,17 @@ class Lane:
         return [(self.name, one.job.trial) for one, _ in self._ready if not one.proposal.steps]
 
     def gone(self, job: Job) -> None:
-        """A job's candidate is no longer ours: its lease had run out, and another driver has taken it."""
+        """A candidate is no longer ours: its lease had run out, and another driver has taken it."""
         candidate = self._candidates.pop(job.trial)
         self.proposer.withdraw(candidate.proposal)
+        self._ready = deque(waiting for waiting in self._ready if waiting[0] is not candidate)
+        self._rungs.take_out(job.trial)
         self._forget(job.trial)
 
     def ended(self, job: Job, entry: Entry, seconds: float) -> None:
         """A job ended with the entry of its candidate, which is on the board."""
         candidate = self._candidates[job.trial]
+        candidate.at_work = False
         found = values(Known.of(entry), self.proposer.asking.objectives)
         candidate.proposal.steps += (Step("full", job.epochs, found, seconds),)
         self.proposer.tell(candidate.proposal, entry)
@@ -272,6 +289,7 @@ class Lane:
         return candidate, 0.0 if staged else None
 
     def _begun(self, candidate: _Candidate, until: float | None) -> Job:
+        candidate.at_work = True
         candidate.job = replace(candidate.job, until=until)
         if until is None:
             self._full.add(candidate.job.trial)

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import sqlalchemy as sa
@@ -142,7 +143,7 @@ class Claims:
         return True
 
     def news(self) -> Sequence[Lease]:
-        """Candidates of the study that are on their way; where some have ended since the last call, all."""
+        """Candidates of the study, but those that had ended, with all of lower numbers, when they were last told."""
         return ()
 
     def is_mine(self, lease: Lease) -> bool:
@@ -179,7 +180,8 @@ class Leases(Claims):
     def __init__(self, store: Store, study: str, presence: Presence, patience: Patience) -> None:
         super().__init__(store)
         self._store, self._study, self._presence, self._patiently = store, study, presence, patience
-        self._ended_before = -1
+        self._known: dict[str, int] = {}
+        """Strategy → the number up to which all candidates are known to have ended."""
         store.make_tables(metadata)
         self.rank = len(presence.others)
 
@@ -257,14 +259,12 @@ class Leases(Claims):
         """
         saved = []
         for entry in unsaved(self._study):
-            held = [lease for lease in self.news() if (lease.strategy, lease.trial) == (entry.strategy, entry.trial)]
-            on_its_way = held and held[0].state == "running"
-            if not on_its_way:
+            held = self._patiently(partial(self._read, entry.strategy, entry.trial))
+            if held is None or held.state != "running":
                 forget_unsaved(entry)
-            elif self.is_free(held[0]) and self.take(held[0]) is not None and self.finish(entry):
+            elif self.is_free(held) and self.take(held) is not None and self.finish(entry):
                 saved.append(entry)
             # What a living driver holds is its own to save: it may be the one that has kept the entry.
-        self._ended_before = -1
         return saved
 
     def end(self, strategy: str, trial: int, state: State, reason: str) -> bool:
@@ -333,24 +333,24 @@ class Leases(Claims):
         self._patiently(write)
 
     def may_mend(self, strategy: str, trial: int) -> bool:
-        def read() -> list[Lease]:
-            with self._store.transaction() as connection:
-                return _rows(connection, self._at(strategy, trial))
-
-        found = self._patiently(read)
-        return not found or self.is_mine(found[0]) or (self.is_free(found[0]) and self.take(found[0]) is not None)
+        found = self._patiently(partial(self._read, strategy, trial))
+        return found is None or self.is_mine(found) or (self.is_free(found) and self.take(found) is not None)
 
     def news(self) -> Sequence[Lease]:
         c = leases.c
+        known = (sa.and_(c.strategy == name, c.trial <= number) for name, number in self._known.items())
+        wanted = sa.and_(c.study == self._study, c.trial != _ONCE, sa.not_(sa.or_(sa.false(), *known)))
 
-        def read() -> tuple[int, list[Lease]]:
+        def read() -> list[Lease]:
             with self._store.transaction() as connection:
-                of_study = sa.and_(c.study == self._study, c.trial != _ONCE)
-                ended = _count(connection, sa.and_(of_study, c.state != "running"))
-                some = of_study if ended != self._ended_before else sa.and_(of_study, c.state == "running")
-                return ended, _rows(connection, some)
+                return _rows(connection, wanted)
 
-        self._ended_before, found = self._patiently(read)
+        found, in_sight = self._patiently(read), set[str]()
+        for lease in found:  # in the order of their numbers
+            if lease.state == "running":
+                in_sight.add(lease.strategy)
+            elif lease.strategy not in in_sight:
+                self._known[lease.strategy] = lease.trial
         return found
 
     def entry(self, strategy: str, trial: int) -> Entry | None:
@@ -385,6 +385,11 @@ class Leases(Claims):
     def _leave_once(self, strategy: str) -> None:
         with self._locked(strategy) as connection:
             connection.execute(sa.delete(leases).where(self._at(strategy, _ONCE), leases.c.owner == self._presence.id))
+
+    def _read(self, strategy: str, trial: int) -> Lease | None:
+        with self._store.transaction() as connection:
+            found = _rows(connection, self._at(strategy, trial))
+        return found[0] if found else None
 
     @contextmanager
     def _locked(self, strategy: str) -> Iterator[Connection]:

@@ -41,6 +41,12 @@ class Rungs:
         """A candidate reached the end of a rung and waits."""
         self._seen[rung][candidate] = tuple(minimised)
 
+    def take_out(self, candidate: int) -> None:
+        """A candidate is not to be promoted; others are compared with it all the same."""
+        for seen, left in zip(self._seen, self._left, strict=True):
+            if candidate in seen:
+                left.add(candidate)
+
     def promote(self) -> tuple[int, int] | None:
         """(candidate, rung that it leaves) of the best that may go on, highest rung first; None where none may."""
         for rung in reversed(range(len(self.fractions))):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import optuna
+from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.trial import FrozenTrial
 
 from strategies import Space
 from workloads import InputError
@@ -17,28 +19,41 @@ MODELLED = 3
 """Objectives beside the accuracy up to which the integral over them is worth its points."""
 
 
-def _tpe(seed: int, trials: int) -> optuna.samplers.BaseSampler:
+class _NsgaTwo(optuna.samplers.NSGAIISampler):
+    """Knows its space; Optuna's own looks through all trials for it at every suggestion."""
+
+    def __init__(self, space: Space, seed: int, population_size: int) -> None:
+        super().__init__(seed=seed, population_size=population_size)
+        self._space: dict[str, BaseDistribution] = {
+            name: IntDistribution(*bounds) for name, bounds in sorted(space.ranges().items())
+        }
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._space
+
+
+def _tpe(space: Space, seed: int, trials: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(seed=seed)
 
 
-def _gp(seed: int, trials: int) -> optuna.samplers.BaseSampler:
+def _gp(space: Space, seed: int, trials: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.GPSampler(seed=seed, deterministic_objective=False)
 
 
-def _nsga2(seed: int, trials: int) -> optuna.samplers.BaseSampler:
+def _nsga2(space: Space, seed: int, trials: int) -> optuna.samplers.BaseSampler:
     # The default of 50 would leave a short search in its first, random generation.
-    return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(4, min(50, trials // 8)))
+    return _NsgaTwo(space, seed, max(4, min(50, trials // 8)))
 
 
-def _random(seed: int, trials: int) -> optuna.samplers.BaseSampler:
+def _random(space: Space, seed: int, trials: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.RandomSampler(seed=seed)
 
 
-def _qmc(seed: int, trials: int) -> optuna.samplers.BaseSampler:
+def _qmc(space: Space, seed: int, trials: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
 
 
-_MAKERS: dict[str, Callable[[int, int], optuna.samplers.BaseSampler]] = {
+_MAKERS: dict[str, Callable[[Space, int, int], optuna.samplers.BaseSampler]] = {
     "tpe": _tpe,
     "gp": _gp,
     "nsga2": _nsga2,
@@ -62,7 +77,7 @@ def make_sampler(
     Optuna's own learn space and goal from the study.
     """
     check_sampler(name)
-    return ExpectedHypervolume(space, goal, seed, foretold) if name == "ehvi" else _MAKERS[name](seed, trials)
+    return ExpectedHypervolume(space, goal, seed, foretold) if name == "ehvi" else _MAKERS[name](space, seed, trials)
 
 
 def choose_sampler(trials: int, objectives: int) -> str:

@@ -205,12 +205,15 @@ def run(connection: Connection, folder: Path, workers: Workers, patience: float)
     models, meters = open_meters(subject, models, frozen, held, folder.name)
     del dense
     jobs: queue.SimpleQueue[Posted] = queue.SimpleQueue()
-    threading.Thread(target=_take, args=(connection, jobs, folder), daemon=True).start()
+    ending = threading.Event()
+    ours = (connection, jobs, ending, folder, workers.address is None)
+    taking = threading.Thread(target=_take, args=ours, daemon=True)
+    taking.start()
     connection.send(None)
     trainable = tune.with_parameters(OneJob, worker=(subject, models, frozen, threads, device, held))
     trainable = tune.with_resources(trainable, {"cpu": cpus, "gpu": workers.gpus})
     trainable.__name__ = trainable.__qualname__ = OneJob.__name__  # as processes and lines of logs are called
-    tune.Tuner(
+    tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=JobSearch(jobs),
@@ -229,18 +232,29 @@ def run(connection: Connection, folder: Path, workers: Workers, patience: float)
             failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
-    ).fit()
+    )
+    try:
+        tuner.fit()
+    except Exception:
+        if ending.is_set():
+            taking.join()  # it ends this process
+        raise
 
 
 def _name(trial: Any) -> str:
     return str(trial.trial_id)
 
 
-def _take(connection: Connection, jobs: queue.SimpleQueue[Posted], folder: Path) -> None:
-    """Jobs from the driver, until it hangs up or dies; then nothing is left of Ray."""
+def _take(
+    connection: Connection, jobs: queue.SimpleQueue[Posted], ending: threading.Event, folder: Path, own: bool
+) -> None:
+    """Jobs from the driver, until it hangs up or dies; then nothing is left of Ray where the cluster is our `own`."""
     with contextlib.suppress(EOFError, OSError):
         while (message := connection.recv()) is not None:
             jobs.put(Posted(*message))
+    ending.set()
+    if not own:  # what Ray does at the end of a connection may end this process
+        shutil.rmtree(folder, ignore_errors=True)
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
     os.killpg(0, signal.SIGKILL)  # this process, and what a cluster of its own has left behind

@@ -5,8 +5,10 @@
 Everything runs on this machine, one executor after another, each begun and warm before the clock starts. The first
 table is of jobs that a worker answers at once (their strategy does not exist), and of real evaluations of digits
 without training, from which the time of the same jobs in this process is taken off. The second is of trainings on one
-thread each, given to two workers in pairs: one after the other, then both at once. Each pair is set against itself, so
-that what else the machine does weighs on both. The last tells what travels once, and what with every trial.
+thread each, given to two workers in pairs: one after the other, then both at once; each pair is set against itself. In
+every round bare processes do the same trainings without any executor: what they gain is what the machine had to give at
+the time, and rounds in which they gain less than 1.7 say nothing of executors. The last table tells what travels once,
+and what with every trial.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ from typing import Any
 from unittest.mock import patch
 
 INSTANT, EVALUATED, WITHOUT_REUSE = 300, 100, 8
-PAIRS, EPOCHS = 12, 30.0
+ROUNDS, EPOCHS, CALM = 20, 30.0, 1.7
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=PAIRS, help=f"of trainings (default {PAIRS})")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"of trainings (default {ROUNDS})")
     parser.add_argument("--out", type=Path, help="write OUT.json and OUT.md")
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -39,7 +41,7 @@ def main() -> None:
     found = {
         "overhead": overhead,
         "without_reuse": without_reuse(),
-        "two_workers": two_workers(arguments.pairs),
+        "two_workers": two_workers(arguments.rounds),
         "bytes": shipped,
         "cores": os.cpu_count(),
         "load_before": LOAD,
@@ -49,8 +51,8 @@ def main() -> None:
     if arguments.out:
         arguments.out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
         arguments.out.with_suffix(".md").write_text(
-            f"# Overhead of executors\n\nMade by `python scripts/benchmarks/executor_overhead.py --pairs "
-            f"{arguments.pairs}` on {os.cpu_count()} cores. The load of the minute before it was {LOAD:.2f}, that of "
+            f"# Overhead of executors\n\nMade by `python scripts/benchmarks/executor_overhead.py --rounds "
+            f"{arguments.rounds}` on {os.cpu_count()} cores. The load of the minute before it was {LOAD:.2f}, that of "
             f"the last {os.getloadavg()[0]:.2f}, of which two are its own.\n\n{text}\n"
         )
 
@@ -72,14 +74,22 @@ def report(found: dict[str, Any]) -> str:
         "",
         f"Pairs of trainings of {EPOCHS:g} epochs, one thread each",
         "",
-        "| executor of two workers | pairs | s one by one | s at once | times as fast | quartiles |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| two workers | calm rounds | s one by one | s at once | times as fast | quartiles | all rounds |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
+    gains = {
+        name: [pair["one_by_one"] / pair["at_once"] for pair in pairs] for name, pairs in found["two_workers"].items()
+    }
+    calm = [number for number, gain in enumerate(gains["bare processes"]) if gain >= CALM]
     for name, pairs in found["two_workers"].items():
-        ratios = [pair["one_by_one"] / pair["at_once"] for pair in pairs]
-        low, median, high = statistics.quantiles(ratios, n=4)
-        ones, twos = (statistics.median(pair[how] for pair in pairs) for how in ("one_by_one", "at_once"))
-        lines.append(f"| {name} | {len(pairs)} | {ones:.2f} | {twos:.2f} | {median:.2f} | {low:.2f}–{high:.2f} |")
+        told = ["–"] * 4
+        if len(calm) > 1:
+            low, median, high = statistics.quantiles([gains[name][number] for number in calm], n=4)
+            seconds = (statistics.median(pairs[n][how] for n in calm) for how in ("one_by_one", "at_once"))
+            told = [*(f"{value:.2f}" for value in (*seconds, median)), f"{low:.2f}–{high:.2f}"]
+        lines.append(
+            f"| {name} | {len(calm)} of {len(pairs)} | {' | '.join(told)} | {statistics.median(gains[name]):.2f} |"
+        )
     lines += ["", "| what travels under Ray | bytes |", "|---|---:|"]
     lines += [f"| {name} | {count:,} |" for name, count in found["bytes"].items()]
     return "\n".join(lines)
@@ -154,19 +164,52 @@ def overheads() -> tuple[dict[str, dict[str, float]], dict[str, int]]:
     return found, shipped
 
 
-def two_workers(count: int) -> dict[str, list[dict[str, float]]]:
+def two_workers(rounds: int) -> dict[str, list[dict[str, float]]]:
     """Seconds of every pair of trainings by executor, one after the other and both at once."""
     subject = evaluator()
-    found: dict[str, list[dict[str, float]]] = {}
-    for kind in ("local processes", "ray"):
-        with ExitStack() as stack:
-            executor = begun(kind, 2, subject, stack)
-            found[kind] = []
-            for _ in range(count):
-                pair = [job(subject.dense, number, EPOCHS) for number in (0, 12)]  # of one plan
+    pair = [job(subject.dense, number, EPOCHS) for number in (0, 12)]  # of one plan
+    with ExitStack() as stack:
+        executors = {"bare processes": Bare(stack)} | {
+            kind: begun(kind, 2, subject, stack) for kind in ("local processes", "ray")
+        }
+        timed(executors["bare processes"], pair)
+        found: dict[str, list[dict[str, float]]] = {kind: [] for kind in executors}
+        for _ in range(rounds):
+            for kind, executor in executors.items():
                 one_by_one = timed(executor, pair[:1]) + timed(executor, pair[1:])
                 found[kind].append({"one_by_one": one_by_one, "at_once": timed(executor, pair)})
     return found
+
+
+class Bare:
+    """Two processes that are only told when to begin."""
+
+    workers = 2
+
+    def __init__(self, stack: ExitStack) -> None:
+        import multiprocessing
+
+        self._pools = [stack.enter_context(multiprocessing.get_context("spawn").Pool(1)) for _ in range(2)]
+        self._out: list[Any] = []
+
+    def submit(self, asked: Any) -> None:
+        self._out.append(self._pools[len(self._out)].apply_async(_evaluated, (asked,)))
+
+    def next(self, timeout: float) -> Any:
+        self._out.pop().get()
+        return True
+
+
+_kept: list[Any] = []
+
+
+def _evaluated(asked: Any) -> None:
+    import torch
+
+    if not _kept:
+        torch.set_num_threads(1)
+        _kept.append(evaluator())
+    _kept[0].run(asked)
 
 
 def without_reuse() -> float:

@@ -161,10 +161,14 @@ class RayTune(Executor):
         """Ends the process of Tune, and all that it has started on this machine."""
         if self._process is not None:
             self._process.join(patience)
-            if self._process.pid is not None:
-                with contextlib.suppress(OSError):  # there is nothing left
-                    os.killpg(self._process.pid, signal.SIGKILL)
+            group = self._process.pid
+            assert group is not None
+            self._process.kill()
             self._process.join()
+            with contextlib.suppress(OSError):  # there is nothing left
+                for _ in range(50):  # until the last is gone, for it might write
+                    os.killpg(group, signal.SIGKILL)
+                    time.sleep(0.05)
         if self._connection is not None:
             self._connection.close()
         self._process = self._connection = None

@@ -966,13 +966,13 @@ every entry that was ever seen still there and unchanged, no trial running or wa
 of Optuna's study the same, no lease held, every failure with its reason, no process left behind. A breach of any of
 these is counted. What was put down (paused, or claimed and not begun) waits for a later run.
 
-A driver here renews its row every {BEAT:g} s and counts as dead after {LEASE:g} s, SQLite is waited for {BUSY:g} s at
-a time (5, 60 and 60 s in a search), and a trial may take {TRIAL_TIMEOUT} s. In some campaigns of two drivers
+A driver here renews its row every {BEAT:g} s and counts as dead after {LEASE:g} s, SQLite is waited for {BUSY:g} s
+at a time (5, 60 and 60 s in a search), and a trial may take {TRIAL_TIMEOUT} s. In some campaigns of two drivers
 each counts as one of another machine, so that only its lease tells of its death. Disks that fill are small ones in
-memory (tmpfs); a full cache is told of by nobody, for what
-cannot be paused there is trained again. A trial that runs into a limit of memory gets a real `MemoryError` (RLIMIT_AS); one that is killed as
-the kernel does kills itself with signal 9. The time to the next entry counts from the end of the fault, the start of
-a driver and of its worker included.
+memory (tmpfs); a full cache is told of by nobody, for what cannot be paused there is trained again. A trial that
+runs into a limit of memory gets a real `MemoryError` (RLIMIT_AS); one that is killed as the kernel does kills
+itself with signal 9. The time to the next entry counts from the end of the fault, the start of a driver and of its
+worker included.
 
 {{table}}
 """

@@ -366,8 +366,9 @@ class Driver:
         if not code:
             return
         if self._again_at == 0.0:
-            told = self.log.read_text(errors="replace").strip().splitlines()[-1:] or [""]
-            self.ends.append("killed" if self._expected else f"exit {code}: {told[0]}")
+            last = ["", *self.log.read_text(errors="replace").strip().splitlines()[-5:]]
+            told = next((line for line in last if line.startswith("shrinkboard: ")), last[-1])
+            self.ends.append("killed" if self._expected else f"exit {code}: {told}")
             self._again_at = time.monotonic() + self._run.rng.uniform(0.0, 3.0)
         elif time.monotonic() > self._again_at:
             self._again_at, self._resume, self._expected = 0.0, True, False

@@ -50,7 +50,7 @@ class Patience:
                 again, waited = True, time.monotonic() - began
                 if waited >= tell_at:
                     tell_at = waited + TELL_EVERY
-                    self._say(f"the storage is away, waiting for it ({waited:.0f} s): {_line(error)}")
+                    self._say(f"the storage is away, waiting for it ({waited:.0f} s): {first_line(error)}")
                 self._sleep(wait)
                 wait = min(2 * wait, LONGEST)
                 continue
@@ -59,7 +59,7 @@ class Patience:
             return found
 
 
-def _line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of the first cause, which never holds the URL."""
     while error.__cause__ is not None:
         error = error.__cause__

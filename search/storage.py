@@ -10,19 +10,24 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from sqlalchemy import exc
 
-from leaderboard import Store
+from leaderboard import StorageUnavailable, Store
+
+from .patience import first_line
 
 
 @contextmanager
 def optuna_storage(store: Store) -> Iterator[optuna.storages.RDBStorage]:
-    """Optuna's view of a store's database."""
+    """Optuna's view of a store's database; what finds it away, and does not wait, ends with `StorageUnavailable`."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = _opened(store.url)
     try:
-        yield storage
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
+        storage = _opened(store.url)
+        try:
+            yield storage
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
+    except (StorageInternalError, exc.OperationalError, exc.InterfaceError) as error:
+        raise StorageUnavailable(f"storage {store.name}: {first_line(error)}") from error
 
 
 def _opened(url: str) -> optuna.storages.RDBStorage:

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import optuna
+import pytest
+from optuna.exceptions import StorageInternalError
+from sqlalchemy import exc
 
-from leaderboard import Entry, Store
+from leaderboard import Entry, StorageUnavailable, Store
 from search import Campaign, Job, Subject, run_campaign
 from search.drivers import Presence
 from search.evaluation import Report
@@ -57,6 +60,20 @@ def test_what_a_driver_died_over_is_told_by_another(tmp_path: Path, digits: Dens
     assert (failed.user_attrs["trial"], failed.user_attrs["reason"]) == (bad.trial, "the loss is NaN")
     assert {lease.state for lease in leases_of(store, "s")} == {"done", "failed"}
     store.close()
+
+
+def test_a_storage_that_is_away_when_a_search_begins_is_told_in_one_line(
+    tmp_path: Path, digits: Dense, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*arguments: object) -> None:
+        cause = exc.OperationalError("SELECT 1", {}, Exception("connection refused\nmore"))
+        raise StorageInternalError("An exception is raised during the commit.") from cause
+
+    monkeypatch.setattr(optuna.storages.RDBStorage, "get_all_studies", away)
+    campaign = Campaign("s", Subject("digits/cnn"), ("uniform",), ("counts",), 1.0, 2.0)
+    with Store(str(tmp_path / "board.db")) as store, pytest.raises(StorageUnavailable) as told:
+        run_campaign(campaign, store, trials=1, evaluator=FakeEvaluator(digits))
+    assert str(told.value).endswith("board.db: connection refused")
 
 
 class Nobody:

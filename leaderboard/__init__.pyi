@@ -21,5 +21,6 @@ from .query import Track as Track
 from .query import parse_latency as parse_latency
 from .report import report_html as report_html
 from .report import write_report as write_report
+from .store import POSTGRES as POSTGRES
 from .store import Reference as Reference
 from .store import Store as Store

@@ -25,6 +25,8 @@ _ALLOWED = "allowed: a file name, sqlite:///FILE, postgresql://USER@HOST/DATABAS
 # A writer holds the lock for milliseconds; whoever waits this long stands behind something that hangs.
 _BUSY_SECONDS = 60.0
 _CREATION_LOCK = 0x5B0A2D
+POSTGRES = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "tcp_user_timeout": 60_000}
+"""How connections to PostgreSQL are made: a network that swallows packets ends them within a minute (libpq)."""
 
 
 @dataclass(frozen=True)
@@ -291,7 +293,7 @@ def _check_file(url: URL, create: bool) -> None:
 
 def _engine(url: URL) -> sa.Engine:
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+        return sa.create_engine(url, pool_pre_ping=True, connect_args=POSTGRES)
     engine = sa.create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
 
     # The driver's own transactions start at the first write; one that has read before is then refused at once where

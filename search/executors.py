@@ -158,9 +158,10 @@ class LocalProcesses(Executor):
     def close(self) -> None:
         for worker in self._workers:
             worker.connection.close()
-            worker.process.terminate()
+            if worker.job is not None:
+                worker.process.terminate()
         for worker in self._workers:
-            worker.process.join(timeout=5)
+            worker.process.join(timeout=5)  # one without a job ends by itself
             if worker.process.is_alive():
                 worker.process.kill()
                 worker.process.join()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
 from sqlalchemy import exc
 
-from leaderboard import StorageUnavailable, Store
+from leaderboard import POSTGRES, StorageUnavailable, Store
 
 from .patience import first_line
 
@@ -32,7 +33,9 @@ def optuna_storage(store: Store) -> Iterator[optuna.storages.RDBStorage]:
 
 def _opened(url: str) -> optuna.storages.RDBStorage:
     # Connections that a database has cut are made anew; of drivers that make the tables at once one is refused.
-    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    options: dict[str, Any] = {"connect_args": {"timeout": 60}}
+    if not url.startswith("sqlite"):
+        options = {"connect_args": POSTGRES, "pool_pre_ping": True}
     try:
         return optuna.storages.RDBStorage(url, engine_kwargs=options)
     except (exc.IntegrityError, exc.ProgrammingError, exc.OperationalError, StorageInternalError):

@@ -320,6 +320,7 @@ class Proposer:
             return
         trials = self._patiently(lambda: self._stored.get_trials(deepcopy=False))
         told = {trial.user_attrs.get("trial") for trial in trials}
+        told |= {record.number for record in map(logged, trials) if record}  # older trials say it in their log alone
         for lease in ended:
             if lease.trial in told or not self.claims.may_mend(self.strategy.name, lease.trial):
                 continue
@@ -329,8 +330,8 @@ class Proposer:
                 found, constraints = values(known, self.asking.objectives), self._constraints(known)
                 self._keep(self._frozen(entry, known, found, constraints, None))
             elif lease.state != "done":
-                number, reason = lease.trial, lease.reason
-                self._keep_failed(Record(number, lease.knobs, lease.plan_digest, ended=reason, failed=True))
+                failed, number, reason = lease.state == "failed", lease.trial, lease.reason
+                self._keep_failed(Record(number, lease.knobs, lease.plan_digest, ended=reason, failed=failed))
 
     def take_over(self, lease: Lease) -> tuple[Proposal, Mapping[str, object] | None] | None:
         """A candidate that its driver left behind, with the notes of its last pause, where there was one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from search.evaluation import Report
 from search.lane import Staging
 from search.leases import Leases, leases_of
 from search.patience import Patience
+from search.storage import optuna_storage
 from strategies import strategy
 from strategies.uniform import KEEP
 from workloads import Dense
@@ -110,3 +112,30 @@ def test_candidates_that_were_taken_from_a_driver_that_stood_still_come_back(tmp
     assert summary.ended == "all trials done"
     assert len([entry for entry in store.entries(study="s") if entry.role == "candidate"]) == 6
     store.close()
+
+
+def test_a_study_from_before_there_were_leases_goes_on_and_nothing_is_told_twice(tmp_path: Path, digits: Dense) -> None:
+    campaign = Campaign(
+        "s", Subject("digits/cnn"), ("l1",), ("counts",), 1.0, 2.0, limits=("macs=500",), staging=Staging(screen=True)
+    )
+    with Store(str(tmp_path / "board.db")) as store:
+        run_campaign(campaign, store, trials=6, evaluator=FakeEvaluator(digits))
+        with store.transaction(write=True) as connection:
+            connection.exec_driver_sql("DELETE FROM sb_leases")
+            of_entries = "SELECT trial_id FROM trial_user_attributes WHERE key = 'entry'"
+            connection.exec_driver_sql(
+                f"DELETE FROM trial_user_attributes WHERE key = 'trial' AND trial_id NOT IN ({of_entries})"
+            )
+        with optuna_storage(store) as storage:
+            before = optuna.load_study(study_name="s/l1", storage=storage).trials
+        summary = run_campaign(campaign, store, trials=8, evaluator=FakeEvaluator(digits), resume=True)
+        with optuna_storage(store) as storage:
+            after = optuna.load_study(study_name="s/l1", storage=storage).trials
+        leases = leases_of(store, "s")
+    assert len(before) > 6  # some were let go
+    assert summary.finished == 2
+    let_go = sum(summary.let_go.get("l1", {}).values())
+    assert len(after) == len(before) + 2 + let_go
+    numbers = [json.loads(trial.user_attrs["log"])["number"] for trial in after]
+    assert len(set(numbers)) == len(numbers)
+    assert {lease.trial for lease in leases if lease.strategy == "l1"} == set(numbers)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -136,6 +137,9 @@ class Proposer:
         ]
         name = f"{campaign}/{strategy.name}"
         self._stored = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._stored.set_metric_names(["accuracy", *map(str, asking.objectives)])
         self._foresight: Foresight | None = None
         self._space, ladder = self._laid_out(strategy.space(dense, widths), guide)
         self._ranges = self._space.ranges()

@@ -52,6 +52,7 @@ def test_the_dashboard_shows_the_study_with_its_front(tmp_path: Path, digits: De
     told = {found["entry"].strip('"') for found in attributes if "entry" in found}
     assert told == {entry.id for entry in entries if entry.role == "candidate"}
     assert shown["best_trials"]
+    assert shown["objective_names"] == ["accuracy", "bit_operations@counts"]
     assert {"Running", "Waiting"}.isdisjoint(trial["state"] for trial in shown["trials"])
 
 

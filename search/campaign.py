@@ -30,7 +30,7 @@ from .leases import Claims, Lease, Leases, leases_of
 from .objectives import Known, Limit, Objective, default_objectives, parse_limit, parse_objective
 from .patience import Patience
 from .samplers import check_sampler, choose_sampler
-from .settings import Settings, check_resumed, keep_settings, kept_settings
+from .settings import Settings, check_resumed, hold_to_ground, keep_settings, kept_settings
 from .storage import optuna_storage
 from .workers import Workers, start
 
@@ -455,6 +455,9 @@ def _lanes(
         for entry in entries:
             _tell_dense(proposer, entry)
         lanes[name] = Lane(name, proposer, evaluator, campaign.name, epochs, campaign.staging)
+        keys = {model.name: model.key for model in evaluator.models.values()}
+        with claims.once(name, "what it is measured on", say):
+            hold_to_ground(storage, campaign.name, name, keys, evaluator.dense.digest)
         options = campaign.options_of(method)
         settings = Settings(campaign.subject, asking, campaign.staging, trials, epochs, widths, proposer.space, options)
         keep_settings(storage, campaign.name, name, settings)
@@ -537,11 +540,6 @@ def _check_resume(
             "add --resume, or choose another --study"
         )
     first = entries[0]
-    if first.dense_digest != evaluator.dense.digest:
-        raise InputError(
-            f"study {campaign.name!r} shrinks another dense network than the one here (processors and versions train "
-            "alike, but not to the same bits): give both the same --checkpoint, or choose another --study"
-        )
     for cost in first.costs:
         here = evaluator.models.get(cost.target)
         if here is not None and here.key != cost.key:

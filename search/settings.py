@@ -91,6 +91,33 @@ def check_resumed(
             )
 
 
+def hold_to_ground(
+    storage: optuna.storages.BaseStorage, study: str, strategy: str, keys: Mapping[str, str], dense: str
+) -> None:
+    """Keeps what a study's figures are of: target keys by name, and the digest of the dense network.
+
+    Raises `InputError` where it was begun on something else, by a driver that need not have an entry yet. One driver at
+    a time may call this.
+    """
+    stored = optuna.load_study(study_name=f"{study}/{strategy}", storage=storage)
+    kept = json.loads(stored.user_attrs.get(_GROUND, "null"))
+    now = {"keys": dict(keys), "dense": dense}
+    if kept is None:
+        stored.set_user_attr(_GROUND, json.dumps(now))
+        return
+    for name, key in kept["keys"].items():
+        if keys.get(name, key) != key:
+            raise InputError(
+                f"study {study!r} is measured as {key}, this machine and its runtime are {keys[name]}; figures of both "
+                "do not compare: search where it began, or choose another --study"
+            )
+    if kept["dense"] != dense:
+        raise InputError(
+            f"study {study!r} shrinks another dense network than the one here (processors and versions train alike, "
+            "but not to the same bits): give both the same --checkpoint, or choose another --study"
+        )
+
+
 def _told(one: object) -> str:
     return f"{one}={one.bound:g}" if isinstance(one, Limit) else str(one)
 
@@ -138,4 +165,4 @@ def _space(data: Mapping[str, Any]) -> Space:
     return Space(choices, families, data["ladder_knob"])
 
 
-_NAME = "settings"
+_NAME, _GROUND = "settings", "ground"

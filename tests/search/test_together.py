@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,30 @@ def test_a_second_driver_joins_only_where_it_is_asked_to(tmp_path: Path, digits:
     with Store(url) as store:
         run_campaign(campaign(), store, trials=3, evaluator=Meeting(digits))
     assert "--resume" in refused[0]
+    check_whole(url, 3)
+
+
+def test_a_driver_with_another_dense_network_is_refused_though_there_is_no_entry_yet(
+    tmp_path: Path, digits: Dense
+) -> None:
+    url = str(tmp_path / "board.db")
+    refused = []
+
+    class Meeting(FakeEvaluator):
+        def run(self, job: Job) -> Any:
+            if not refused:
+                other = FakeEvaluator(replace(digits, digest="trained elsewhere"))
+                with Store(url) as store:
+                    try:
+                        run_campaign(campaign(), store, trials=3, evaluator=other, resume=True)
+                    except InputError as error:
+                        refused.append(str(error))
+                    assert not list(store.entries())
+            return super().run(job)
+
+    with Store(url) as store:
+        run_campaign(campaign(), store, trials=3, evaluator=Meeting(digits))
+    assert "--checkpoint" in refused[0]
     check_whole(url, 3)
 
 

@@ -171,7 +171,17 @@ def test_unknown_names_are_refused_in_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["serch"], ["search", "--trials", "0"], ["search", "--epochs", "-1"], ["search", "--trails", "3"], ["show"]],
+    [
+        ["serch"],
+        ["search", "--trials", "0"],
+        ["search", "--epochs", "-1"],
+        ["search", "--trails", "3"],
+        ["search", "--executor", "slurm"],
+        ["search", "--trial-cpus", "2"],
+        ["search", "--trial-timeout", "soon"],
+        ["stop"],
+        ["show"],
+    ],
 )
 def test_a_wrong_command_line_is_refused_in_one_line(tmp_path: Path, arguments: list[str]) -> None:
     assert bad(tmp_path, *arguments).startswith("shrinkboard: ")

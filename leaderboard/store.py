@@ -24,7 +24,7 @@ from .query import Board, Query, Row, run
 _ALLOWED = "allowed: a file name, sqlite:///FILE, postgresql://USER@HOST/DATABASE"
 # A writer holds the lock for milliseconds; whoever waits this long stands behind something that hangs.
 _BUSY_SECONDS = 60.0
-_CREATION_LOCK = 0x5B0A2D
+_CREATION_LOCK = (0x5B0A2D,)
 POSTGRES = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "tcp_user_timeout": 60_000}
 """How connections to PostgreSQL are made: a network that swallows packets ends them within a minute (libpq)."""
 
@@ -206,17 +206,12 @@ class Store:
         if self._engine.dialect.name == "sqlite":
             with self._errors():
                 _use_wal(self._engine)
-        with self.transaction(write=True) as connection:
-            # Two processes may come here at once; SQLite's lock is held already.
-            if connection.dialect.name == "postgresql":
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION_LOCK)))
+        with self.transaction(write=True, lock=_CREATION_LOCK) as connection:
             tables.metadata.create_all(connection)
             _insert_if_absent(connection, tables.meta, {"name": "schema", "value": str(tables.STORE_VERSION)})
 
     def _upgrade(self) -> None:
-        with self.transaction(write=True) as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION_LOCK)))
+        with self.transaction(write=True, lock=_CREATION_LOCK) as connection:
             # Read again below the lock: another process may have been first.
             version = _version(connection)
             assert version is not None
@@ -225,17 +220,21 @@ class Store:
 
     def make_tables(self, metadata: sa.MetaData) -> None:
         """Makes the tables that another room keeps beside the board's, where they are missing."""
-        with self.transaction(write=True) as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION_LOCK)))
+        with self.transaction(write=True, lock=_CREATION_LOCK) as connection:
             metadata.create_all(connection)
 
     @contextmanager
-    def transaction(self, write: bool = False) -> Iterator[Connection]:
-        """A transaction, undone where an exception leaves it; a writing one may wait for others'."""
+    def transaction(self, write: bool = False, lock: tuple[int, ...] = ()) -> Iterator[Connection]:
+        """A transaction, undone where an exception leaves it; a writing one may wait for others'.
+
+        Of two with the same `lock`, one number or two of 32 bits, the second begins when the first has ended; in SQLite
+        that is so of all writing ones.
+        """
         with self._errors(), self._engine.connect() as connection:
             connection = connection.execution_options(sb_write=write)
             with connection.begin():
+                if lock and connection.dialect.name == "postgresql":
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(*lock)))
                 yield connection
 
     @contextmanager

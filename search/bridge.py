@@ -28,7 +28,7 @@ from workloads import Dense, InputError
 from .ehvi import ACCURACY, KNOWN, ExpectedHypervolume, Goal
 from .foresight import Foresight
 from .guide import Guide, guided
-from .leases import Claims, Lease, State
+from .leases import MOST_LOST, Claims, Lease, State
 from .log import Record, Step, forget_paused, keep_paused, logged, paused
 from .objectives import Known, Limit, Objective, values
 from .patience import Patience
@@ -43,8 +43,6 @@ SCREENED = "screened"
 """Constraint that a candidate violates which was let go before its training: clearly beaten, or too dear."""
 _GUIDE, _NONE = "guide", "none"
 """Attribute of the study that holds its guide, and what stands there where the space has none."""
-TRIES = 3
-"""A candidate that has lost so many workers or drivers is given up."""
 _DUPLICATES_IN_A_ROW = 20
 _RANDOM_TRIES = 500
 
@@ -230,17 +228,9 @@ class Proposer:
 
     def tell(self, proposal: Proposal, entry: Entry) -> None:
         """Takes the result of a proposal; its entry must be on the board already."""
-        known = Known.of(entry)
-        found = values(known, self.asking.objectives)
-        constraints = self._constraints(known)
-        for name, value in constraints.items():
-            proposal.trial.set_constraint(name, value)
-        proposal.trial.set_user_attr(KNOWN, {ACCURACY: known.accuracy, **self._known(known)})
-        self._study.tell(proposal.trial, found)
-        self._keep(self._frozen(entry, known, found, constraints, proposal.record("full")))
-        self._violations[proposal.plan.digest] = constraints
+        found = self._tell(proposal.trial, entry)
+        self._keep(self._frozen(entry, proposal.record("full")))
         self._end(proposal, found)
-        self.finished += 1
 
     def reject(self, proposal: Proposal, known: Known, exceeded: Mapping[str, float], reason: str) -> None:
         """Takes note that a proposal is not worth a full evaluation.
@@ -306,15 +296,7 @@ class Proposer:
             self._values.setdefault(lease.plan_digest, ())
             self._study.tell(trial, state=TrialState.FAIL)
             return None
-        known = Known.of(entry)
-        found, constraints = values(known, self.asking.objectives), self._constraints(known)
-        for name, value in constraints.items():
-            trial.set_constraint(name, value)
-        trial.set_user_attr(KNOWN, {ACCURACY: known.accuracy, **self._known(known)})
-        self._study.tell(trial, found)
-        self._values[lease.plan_digest], self._violations[lease.plan_digest] = found, constraints
-        self._see(found)
-        self.finished += 1
+        self._tell(trial, entry)
         return entry
 
     def mend(self, leases: Sequence[Lease]) -> None:
@@ -330,9 +312,7 @@ class Proposer:
                 continue
             entry = self.claims.entry(self.strategy.name, lease.trial) if lease.state == "done" else None
             if entry is not None:
-                known = Known.of(entry)
-                found, constraints = values(known, self.asking.objectives), self._constraints(known)
-                self._keep(self._frozen(entry, known, found, constraints, None))
+                self._keep(self._frozen(entry))
             elif lease.state != "done":
                 failed, number, reason = lease.state == "failed", lease.trial, lease.reason
                 self._keep_failed(Record(number, lease.knobs, lease.plan_digest, ended=reason, failed=failed))
@@ -348,7 +328,7 @@ class Proposer:
         trial = self._theirs.pop(taken.trial, None) or self._begun(taken.knobs)
         paused_ones = {record.number: record for record in self._patiently(lambda: paused(self._stored))}
         record = paused_ones.get(taken.trial, Record(taken.trial, taken.knobs, taken.plan_digest))
-        reason = f"given up after {taken.lost} tries: {taken.reason}" if taken.lost >= TRIES else ""
+        reason = f"given up after {taken.lost} tries: {taken.reason}" if taken.lost >= MOST_LOST else ""
         try:
             plan = self._plan(dict(taken.knobs))
         except (InputError, KeyError) as error:
@@ -483,14 +463,26 @@ class Proposer:
             return False
         return digest not in self._values and digest not in self._pending
 
-    def _frozen(
-        self,
-        entry: Entry,
-        known: Known,
-        found: Sequence[float],
-        constraints: Mapping[str, float],
-        record: Record | None,
-    ) -> FrozenTrial:
+    def _tell(self, trial: Trial, entry: Entry) -> tuple[float, ...]:
+        """Tells the sampler what came of a trial that was evaluated in full; accuracy and objectives."""
+        known = Known.of(entry)
+        found, constraints = values(known, self.asking.objectives), self._constraints(known)
+        for name, value in constraints.items():
+            trial.set_constraint(name, value)
+        trial.set_user_attr(KNOWN, {ACCURACY: known.accuracy, **self._known(known)})
+        self._study.tell(trial, found)
+        self._count(entry, found, constraints)
+        return found
+
+    def _count(self, entry: Entry, found: tuple[float, ...], constraints: dict[str, float]) -> None:
+        """Remembers a full evaluation, so that its plan is not asked for again."""
+        self._values[entry.plan_digest], self._violations[entry.plan_digest] = found, constraints
+        self._see(found)
+        self.finished += 1
+
+    def _frozen(self, entry: Entry, record: Record | None = None) -> FrozenTrial:
+        """The trial of an entry as it stands in a study; `record` is its log, where that is known."""
+        known = Known.of(entry)
         told = {
             "entry": entry.id,
             "trial": entry.trial,
@@ -498,10 +490,10 @@ class Proposer:
             KNOWN: {ACCURACY: known.accuracy, **self._known(known)},
         }
         return optuna.create_trial(
-            values=list(found),
+            values=list(values(known, self.asking.objectives)),
             params={name: int(value) for name, value in entry.knobs.items()},
             distributions=self._distributions,
-            constraints=dict(constraints),
+            constraints=self._constraints(known),
             user_attrs=told | ({} if record is None else {"log": json.dumps(record.to_json())}),
         )
 
@@ -514,15 +506,12 @@ class Proposer:
                     f"study of strategy {self.strategy.name!r}: trial {entry.trial} was searched with other knobs than "
                     "this version of the strategy has; choose another --study"
                 )
-            about = Known.of(entry)
-            found, constraints = values(about, self.asking.objectives), self._constraints(about)
-            self._study.add_trial(self._frozen(entry, about, found, constraints, None))
+            self._study.add_trial(self._frozen(entry))
             if entry.id not in stored and self.claims.may_mend(self.strategy.name, entry.trial):
-                self._keep(self._frozen(entry, about, found, constraints, None))
+                self._keep(self._frozen(entry))
             self._ended.add(entry.trial)
-            self._values[entry.plan_digest], self._violations[entry.plan_digest] = found, constraints
-            self._see(found)
-            self.finished += 1
+            about = Known.of(entry)
+            self._count(entry, values(about, self.asking.objectives), self._constraints(about))
         if known and self._plan(dict(known[-1].knobs)).digest != known[-1].plan_digest:
             raise InputError(
                 f"study of strategy {self.strategy.name!r}: trial {known[-1].trial} was searched under other options, "

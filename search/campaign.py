@@ -20,13 +20,13 @@ from leaderboard import Reference as FrozenReference
 from strategies import Plan, Strategy, strategy
 from workloads import Format, InputError
 
-from .bridge import TRIES, Asking, Proposer
+from .bridge import Asking, Proposer
 from .drivers import Presence
 from .evaluation import Evaluator, Job, Report, Subject
 from .executors import Executor, Failure
 from .guide import Guide, make_guide
 from .lane import Lane, Staging
-from .leases import Claims, Lease, Leases, leases_of
+from .leases import MOST_LOST, Claims, Lease, Leases, leases_of
 from .objectives import Known, Limit, Objective, default_objectives, parse_limit, parse_objective
 from .patience import Patience
 from .samplers import check_sampler, choose_sampler
@@ -324,7 +324,7 @@ class Loop:
             # What a library says may hold what no database takes.
             said = "".join(sign if sign.isprintable() else " " for sign in outcome.reason)
             outcome = replace(outcome, reason=" ".join(said.split()))
-            if outcome.lost and self.claims.lost(job.strategy, job.trial, outcome.reason) < TRIES:
+            if outcome.lost and self.claims.lost(job.strategy, job.trial, outcome.reason) < MOST_LOST:
                 self.again.append(job)
             else:
                 self._failed(job, outcome, lane)
@@ -355,7 +355,7 @@ class Loop:
             _tell_dense(lane.proposer, entry)
 
     def _failed(self, job: Job, failure: Failure, lane: Lane | None) -> None:
-        reason = f"given up after {TRIES} tries: {failure.reason}" if failure.lost else failure.reason
+        reason = f"given up after {MOST_LOST} tries: {failure.reason}" if failure.lost else failure.reason
         self.summary.failed.append((job.strategy, job.trial, reason))
         if lane:
             lane.failed(job, reason)

@@ -447,11 +447,11 @@ def workers(
     from leaderboard import Store
 
     from .drivers import drivers_of
-    from .status import is_alive
+    from .status import seems_alive
     from .status_view import workers_grid, workers_json
 
     with Store(storage, create=False) as store:
-        found = [driver for driver in drivers_of(store, study) if is_alive(driver)]
+        found = [driver for driver in drivers_of(store, study) if seems_alive(driver)]
     if format == "json":
         typer.echo(json.dumps(workers_json(found), indent=1, ensure_ascii=False))
         return

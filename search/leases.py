@@ -29,6 +29,8 @@ from .unsaved import forget_unsaved, keep_unsaved, unsaved
 State = Literal["running", "done", "rejected", "failed"]
 """On its way (also where it waits for more training, or for a driver); evaluated in full; let go; given up."""
 
+MOST_LOST = 3
+"""A candidate that has lost so many workers or drivers is given up."""
 _LOCK = 0x5B0A2D
 _WAIT = 0.5
 _ONCE = -1
@@ -394,10 +396,8 @@ class Leases(Claims):
     @contextmanager
     def _locked(self, strategy: str) -> Iterator[Connection]:
         """A transaction that no other driver's of this strategy overlaps with."""
-        with self._store.transaction(write=True) as connection:
-            if connection.dialect.name == "postgresql":
-                which = zlib.crc32(f"{self._study}/{strategy}".encode()) - 2**31
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK, which)))
+        which = zlib.crc32(f"{self._study}/{strategy}".encode()) - 2**31
+        with self._store.transaction(write=True, lock=(_LOCK, which)) as connection:
             yield connection
 
     def _of(self, strategy: str) -> sa.ColumnElement[bool]:

@@ -34,8 +34,8 @@ def is_alive(process: str) -> bool:
         os.kill(int(number), 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return _started(int(number)) == started
+    except PermissionError:  # it is another user's
+        pass
     return _started(int(number)) == started
 
 

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 import optuna
 
 from leaderboard import LeaderboardError, Query, StorageUnavailable, Store
-from workloads import InputError
 
 from .drivers import LEASE, Driver, drivers_of
 from .leases import Lease, leases_of
-from .settings import kept_settings
+from .settings import kept_settings, searched_strategies
 
 WINDOW = 600.0
 """Seconds over which the rate is taken."""
@@ -73,7 +72,7 @@ class Status:
         return all(one.wanted is not None and one.finished >= one.wanted for one in self.strategies)
 
 
-def is_alive(driver: Driver) -> bool:
+def seems_alive(driver: Driver) -> bool:
     """As far as an onlooker can tell, who has the driver's word and the own clock."""
     return driver.ended is None and not driver.gone and time.time() - driver.beat < LEASE
 
@@ -85,12 +84,8 @@ def studies(storage: optuna.storages.BaseStorage) -> list[str]:
 
 def status(store: Store, storage: optuna.storages.BaseStorage, study: str) -> Status:
     """How a study stands; raises `InputError` where there is none of that name."""
-    names = optuna.get_all_study_names(storage)
-    searched = sorted(name.rpartition("/")[2] for name in names if name.rpartition("/")[0] == study)
-    if not searched:
-        others = ", ".join(studies(storage)) or "none yet"
-        raise InputError(f"there is no study {study!r} in this storage; there are: {others}")
-    drivers = [driver for driver in drivers_of(store, study) if is_alive(driver)]
+    searched = searched_strategies(storage, study)
+    drivers = [driver for driver in drivers_of(store, study) if seems_alive(driver)]
     alive = {driver.id for driver in drivers}
     rows = [lease for lease in leases_of(store, study) if lease.trial >= 0]
     progress = []

@@ -814,7 +814,8 @@ def storage_words(cells: list[Cell]) -> list[str]:
         "",
         f"Trials a second that so many processes write into one study, {STOCK_KNOBS} knobs, an entry of "
         f"{cells[0]['bytes'] / 1000:.0f} kB, clients and server on the same {os.cpu_count()} cores. `ours`: the "
-        "entry and one trial of Optuna with its log; `with claims`: two small transactions more; `stock`: every "
+        "entry and one trial of Optuna with its log; `with claims`: two small "
+        "transactions more, on a stand-in for the leases; `stock`: every "
         "parameter suggested into Optuna's storage, no entry; `entry alone`: no trial of Optuna. Other programs took "
         "part of the cores, so rows compare by their order of size only.",
         "",

@@ -230,7 +230,7 @@ def test_who_leaves_forgets_what_was_not_needed_and_waits_for_nobody(
     ours.leave([("l1", 0)])
     assert [(lease.trial, lease.owner) for lease in leases_of(store, "s")] == [(1, None)]
 
-    def away(write: bool = False) -> None:
+    def away(write: bool = False, lock: tuple[int, ...] = ()) -> None:
         raise StorageUnavailable("away")
 
     monkeypatch.setattr(store, "transaction", away)
@@ -362,11 +362,11 @@ def test_every_call_waits_for_a_storage_that_is_away(store: Store, monkeypatch: 
     ours = driver(store, "a")
     real, away = store.transaction, [0]
 
-    def unreliable(write: bool = False):  # type: ignore[no-untyped-def]
+    def unreliable(write: bool = False, lock: tuple[int, ...] = ()):  # type: ignore[no-untyped-def]
         away[0] += 1
         if away[0] % 3:
             raise StorageUnavailable("away")
-        return real(write)
+        return real(write, lock)
 
     monkeypatch.setattr(store, "transaction", unreliable)
     assert ours.claim("l1", "p", KNOBS, -1) == 0

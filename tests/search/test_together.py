@@ -259,13 +259,13 @@ def test_a_storage_that_goes_away_again_and_again_costs_nothing(
     transaction, add_trial = Store.transaction, optuna.storages.RDBStorage.create_new_trial
 
     @contextmanager
-    def shaky(self: Store, write: bool = False) -> Iterator[Any]:
+    def shaky(self: Store, write: bool = False, lock: tuple[int, ...] = ()) -> Iterator[Any]:
         nonlocal away
         began = threading.current_thread() is threading.main_thread() and started
         if began and random_source.random() < 0.15:
             away += 1
             raise StorageUnavailable("the connection was cut before")
-        with transaction(self, write) as connection:
+        with transaction(self, write, lock) as connection:
             yield connection
         if began and write and random_source.random() < 0.15:
             away += 1

@@ -26,9 +26,10 @@ from pydantic import (
 
 from .errors import LeaderboardError, quoted
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 Kind = Literal["measured", "modelled"]
-Role = Literal["candidate", "control"]
+Role = Literal["candidate", "control", "finalist"]
+"""Of a search; beside it, such as the dense network; a candidate on the front, trained again on a fresh seed."""
 Start = Literal["trained", "initial"]
 
 # Far above what an honest entry needs (ours have about 100 kB), low enough that a hostile file stays cheap.
@@ -99,11 +100,13 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Formats = Annotated[tuple[Name, Name], Field(strict=False)]
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """Frozen, strict, and closed to unknown fields, NaN and infinity."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Figure(_Record):
+class Figure(Record):
     """A number of a cost in `unit`, with its 95 % interval `low`…`high`; or None and the `reason` why there is none."""
 
     value: Amount | None
@@ -118,7 +121,7 @@ class Figure(_Record):
         return self
 
 
-class Speedup(_Record):
+class Speedup(Record):
     """Latency of the frozen dense reference ÷ latency of the candidate, with its 95 % interval; larger is faster."""
 
     value: Annotated[float, Field(gt=0)] | None
@@ -139,7 +142,7 @@ def _check_figure(value: float | None, low: float | None, high: float | None, re
         raise ValueError("should have an interval with low ≤ high, or none")
 
 
-class Scores(_Record):
+class Scores(Record):
     """Accuracies as fractions in 0…1; what does not apply to the task is None."""
 
     top1: Fraction | None = None
@@ -160,16 +163,28 @@ class Scores(_Record):
         return value
 
 
-class Accuracy(_Record):
+class Accuracy(Record):
     """Accuracy of the candidate on the validation split and, for a finalist, on the test split."""
 
     validation: Scores
     test: Scores | None = None
     dense_validation: Fraction
     """Primary figure of the dense network that the candidate came from."""
+    dense_test: Fraction | None = None
+    """The same on the test split; there where `test` is."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.test is None) != (self.dense_test is None):
+            raise ValueError("should have both test and dense_test, or neither")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_schema_3_lacked(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_absent(plain(self), "dense_test")
 
 
-class TargetCost(_Record):
+class TargetCost(Record):
     """What the candidate costs on one target."""
 
     target: Name
@@ -184,6 +199,8 @@ class TargetCost(_Record):
     """Layer → (weight format, activation format) that the target really runs."""
     runtime_accuracy: Scores | None = None
     """Validation accuracy of the exported network as the target runs it; the ranking prefers it."""
+    runtime_test: Scores | None = None
+    """The same on the test split."""
     unstable: bool = False
     """True where the machine was too noisy for the figures to be trusted."""
     telemetry: dict[Name, float | None] = Field(default_factory=dict)
@@ -203,9 +220,8 @@ class TargetCost(_Record):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_what_schema_2_lacked(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # The id hashes what is written: an entry from before this field keeps its own.
-        return {name: value for name, value in plain(self).items() if value or name != "runtime"}
+    def _without_what_schemas_2_and_3_lacked(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_absent(plain(self), "runtime", "runtime_test")
 
     def value(self, figure: str) -> float | None:
         """The value of a figure, None where it is absent."""
@@ -213,7 +229,7 @@ class TargetCost(_Record):
         return None if found is None else found.value
 
 
-class Training(_Record):
+class Training(Record):
     """What the recipe cost, and what the dense network cost."""
 
     epochs: Amount
@@ -244,12 +260,11 @@ class Training(_Record):
 
     @model_serializer(mode="wrap")
     def _without_what_schema_1_lacked(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # The id hashes what is written: an entry from before these fields keeps its own.
         late = ("starts_from", "epoch_fp32", "epoch_bf16", "dense_epoch_fp32", "dense_epoch_bf16")
-        return {name: value for name, value in plain(self).items() if value is not None or name not in late}
+        return _without_absent(plain(self), *late)
 
 
-class Environment(_Record):
+class Environment(Record):
     """Versions and machine, without anything that names a person or a host."""
 
     python: Name
@@ -260,18 +275,63 @@ class Environment(_Record):
     cpu: Name
 
 
+class Method(Record):
+    """What a strategy says of itself, so that a board can be read where the strategy is not installed."""
+
+    summary: Text
+    source: Text
+    """Paper and section."""
+
+
+class Subject(Record):
+    """What re-creating an entry takes beside workload, seed and plan, where it is not the workload's own."""
+
+    model: Text | None = None
+    """`package.module:factory` of the user's own network."""
+    dataset: Name | None = None
+    learning_rate: Amount | None = None
+    """The highest of tuning."""
+    checkpoint: bool = False
+    """Whether the dense network's weights came from a file; `dense_digest` tells whether another is the same."""
+
+    @model_serializer(mode="wrap")
+    def _short(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in plain(self).items() if value}
+
+
+class Origin(Record):
+    """The searched candidate that an entry was trained again from."""
+
+    entry: Name
+    """Its id."""
+    study: Name
+    trial: Count
+    seed: Count
+    """Of its search; the entry's own is fresh."""
+    targets: Annotated[tuple[Name, ...], Field(strict=False)]
+    """Keys on whose validation front the candidate lay: there its strategy is ranked by it."""
+
+
+def _without_absent(fields: dict[str, Any], *late: str) -> dict[str, Any]:
+    """`fields` without those of `late` that say nothing.
+
+    The id hashes what is written: an entry from before these fields keeps its own.
+    """
+    return {name: value for name, value in fields.items() if name not in late or (value is not None and value != {})}
+
+
 def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-class Entry(_Record):
+class Entry(Record):
     """One candidate. Unique by (study, strategy, trial); its `id` is a hash of its content.
 
     Build one with `Entry.create`, which raises `LeaderboardError` (one line) where the plain constructor raises
     pydantic's `ValidationError`.
     """
 
-    schema_version: Literal[1, 2, 3] = 3
+    schema_version: Literal[1, 2, 3, 4] = 4
     workload: Name
     strategy: Name
     study: Name
@@ -294,6 +354,15 @@ class Entry(_Record):
     training: Training
     environment: Environment
     dense_digest: Name
+    method: Method | None = None
+    """None in entries of schemas 1 to 3, as is all that follows but `created`."""
+    subject: Subject | None = None
+    weights: Name | None = None
+    """SHA-256 of the trained weights and masks, by which they are found in a cache or beside the file."""
+    evaluation_seconds: Amount | None = None
+    """From the beginning of the full evaluation to this entry, training and measurement included."""
+    origin: Origin | None = None
+    """Of finalists, and of controls that train the same structure."""
     created: Annotated[str, Field(max_length=40), AfterValidator(_utc)] = Field(default_factory=_now)
 
     @model_validator(mode="after")
@@ -302,10 +371,19 @@ class Entry(_Record):
         if len(set(keys)) < len(keys):
             raise ValueError("should have at most one cost per target key")
         segments = self.accuracy.validation.miou is not None
-        others = [self.accuracy.test, *(cost.runtime_accuracy for cost in self.costs)]
+        runs = [scores for cost in self.costs for scores in (cost.runtime_accuracy, cost.runtime_test)]
+        others = [self.accuracy.test, *runs]
         if any(scores is not None and (scores.miou is not None) != segments for scores in others):
             raise ValueError("should give miou in all of its accuracies or in none")
+        if self.role == "finalist" and (self.origin is None or self.accuracy.test is None):
+            raise ValueError("should have an origin and a test accuracy where its role is finalist")
+        if any(cost.runtime_test is not None for cost in self.costs) and self.accuracy.test is None:
+            raise ValueError("should have a test accuracy of its own where a target has one")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_schema_3_lacked(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_absent(plain(self), "method", "subject", "weights", "evaluation_seconds", "origin")
 
     @classmethod
     def create(cls, **fields: Any) -> Entry:
@@ -315,7 +393,7 @@ class Entry(_Record):
     @classmethod
     def from_json(cls, text: str) -> Entry:
         """Reads what `to_json` wrote; anything else, or content changed since, raises `LeaderboardError`."""
-        data = _parse(text)
+        data = parse_object(text, "entry")
         version = data.get("schema_version")
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise LeaderboardError(
@@ -337,7 +415,7 @@ class Entry(_Record):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise LeaderboardError(_line(error)) from None
+            raise LeaderboardError(line_of(error, "entry", SCHEMA_VERSION)) from None
 
     @cached_property
     def id(self) -> str:
@@ -356,9 +434,25 @@ class Entry(_Record):
         """(study, strategy, trial)."""
         return self.study, self.strategy, self.trial
 
-    def ranking_accuracy(self, cost: TargetCost) -> float:
-        """The accuracy that ranks on this cost's target: as its runtime runs the network, else of validation."""
+    @property
+    def final(self) -> bool:
+        """Whether the test split was read: such an entry ranks by it, and apart from those of searches."""
+        return self.accuracy.test is not None
+
+    @property
+    def dense_accuracy(self) -> float:
+        """Of the dense network that it came from, on the split that it ranks by."""
+        return self.accuracy.dense_validation if self.accuracy.dense_test is None else self.accuracy.dense_test
+
+    def validation_accuracy(self, cost: TargetCost) -> float:
+        """On the validation split, as this cost's target runs the network, else as simulated."""
         return (cost.runtime_accuracy or self.accuracy.validation).primary
+
+    def ranking_accuracy(self, cost: TargetCost) -> float:
+        """The accuracy that ranks on this cost's target, on the test split where it was read, else on validation."""
+        if self.accuracy.test is None:
+            return self.validation_accuracy(cost)
+        return (cost.runtime_test or self.accuracy.test).primary
 
     def to_json(self) -> str:
         """ASCII JSON with the `id` first, one field a line: compact, and a difference can still be read."""
@@ -367,21 +461,26 @@ class Entry(_Record):
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def _parse(text: str) -> dict[str, Any]:
+def parse_object(text: str, what: str) -> dict[str, Any]:
+    """The JSON object in `text`, without doubled fields and NaN; raises `LeaderboardError` that names `what` it is."""
     if len(text) > _MAX_CHARACTERS:
-        raise LeaderboardError(f"entry: {len(text)} characters given, at most {_MAX_CHARACTERS} are allowed")
+        raise LeaderboardError(f"{what}: {len(text)} characters given, at most {_MAX_CHARACTERS} are allowed")
     try:
         data = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except LeaderboardError:
-        raise
+    except _Refused as error:
+        raise LeaderboardError(f"{what}: {error}") from None
     except RecursionError:
-        raise LeaderboardError("entry: nested too deep; give a file that `shrinkboard dump` wrote") from None
+        raise LeaderboardError(f"{what}: nested too deep; give a file that `shrinkboard` wrote") from None
     except ValueError as error:
         reason = " ".join(str(error).split())
-        raise LeaderboardError(f"entry: not valid JSON ({reason}); give a file that `shrinkboard dump` wrote") from None
+        raise LeaderboardError(f"{what}: not valid JSON ({reason}); give a file that `shrinkboard` wrote") from None
     if not isinstance(data, dict):
-        raise LeaderboardError(f"entry: a JSON object is expected, given {quoted(data)}")
+        raise LeaderboardError(f"{what}: a JSON object is expected, given {quoted(data)}")
     return data
+
+
+class _Refused(ValueError):
+    """What JSON allows and an exchange of results does not."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -389,22 +488,22 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(data) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise LeaderboardError(f"entry: the field {quoted(twice)} is given twice; keep one")
+        raise _Refused(f"the field {quoted(twice)} is given twice; keep one")
     return data
 
 
 def _no_constant(name: str) -> None:
-    raise LeaderboardError(f"entry: {name} is not a number; an absent figure is null with a reason")
+    raise _Refused(f"{name} is not a number; an absent figure is null with a reason")
 
 
-def _line(error: ValidationError) -> str:
-    """The first complaint of pydantic, as one line in our words."""
+def line_of(error: ValidationError, what: str, schema: int) -> str:
+    """The first complaint of pydantic about a record of this schema, as one line in our words."""
     first = error.errors(include_url=False, include_context=False)[0]
     path = ".".join(str(part) if re.fullmatch(r"\w{1,40}", str(part)) else quoted(part) for part in first["loc"])
-    where = f"entry: {path}" if path else "entry"
+    where = f"{what}: {path}" if path else what
     if first["type"] == "extra_forbidden":
-        return f"{where} is not a field of schema {SCHEMA_VERSION}; remove it"
+        return f"{where} is not a field of schema {schema}; remove it"
     if first["type"] == "missing":
-        return f"{where} is missing; schema {SCHEMA_VERSION} requires it"
+        return f"{where} is missing; schema {schema} requires it"
     expected = first["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
     return " ".join(f"{where} is {quoted(first['input'])}; it {expected}".split())

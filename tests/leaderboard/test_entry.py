@@ -149,7 +149,7 @@ BAD: list[tuple[str, Any]] = [
     ("training.starts_from", "scratch"),
     ("training.epoch_bf16", -1.0),
     ("schema_version", 0),
-    ("schema_version", 4),
+    ("schema_version", 5),
 ]
 
 
@@ -213,7 +213,7 @@ def test_a_changed_or_missing_field_is_refused(field: str) -> None:
         '{"a": 1, "a": 1}',
         '{"a": "\ud800"}',
         '{"\\ud800": 1}',
-        '{"schema_version": 4}',
+        '{"schema_version": 5}',
         '{"schema_version": ' + "9" * 4000 + "}",
         "\x00",
         "\ufeff{}",

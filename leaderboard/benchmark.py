@@ -53,7 +53,7 @@ class Benchmark(Record):
     final_seeds: Annotated[int, Field(ge=1)]
     """Fresh seeds that every finalist is trained on, for each search seed."""
     front: Annotated[tuple[Point, ...], Field(strict=False)] = ()
-    """(gain, accuracy) of the reference front that IGD+ and epsilon are measured from; empty where there is none yet."""
+    """(gain, accuracy) of the front that IGD+ and epsilon are measured from; empty where there is none yet."""
     front_source: Text | None = None
     """Where that front comes from; never from the entries that are ranked by this definition."""
 

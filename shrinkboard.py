@@ -102,6 +102,7 @@ def _app() -> Any:
     )
     commands: list[tuple[str, Callable[..., None]]] = [
         ("search", search.search),
+        ("finalists", search.finalists),
         ("leaderboard", board.leaderboard),
         ("show", board.show),
         ("report", board.report),

@@ -82,7 +82,7 @@ class Summary:
     """How a campaign ended."""
 
     finished: int = 0
-    """Trials of this run, controls not counted."""
+    """Trials or finalists of this run, controls beside them not counted."""
     failed: list[tuple[str, int, str]] = field(default_factory=list)
     """Strategy, trial and reason of every trial without an entry."""
     given_up: dict[str, str] = field(default_factory=dict)
@@ -128,16 +128,17 @@ def run_campaign(
     summary = Summary()
     patience = Patience(say)
     asked = Workers(workers) if isinstance(workers, int) else workers
-    with optuna_storage(store) as storage, _present(campaign, store, asked, resume) as presence:
+    with optuna_storage(store) as storage, present(campaign.name, store, asked, resume) as presence:
         claims = Leases(store, campaign.name, presence, patience)
         late = claims.save_late()
         if late:
             say(f"{len(late)} results that an earlier run could not save are on the board now")
             entries += late
-        _freeze(evaluator, store)
+        freeze_references(evaluator, store)
         widths = rewarded_widths(list(evaluator.models.values()))
         lanes = _lanes(campaign, evaluator, entries, trials, widths, storage, summary, claims, patience, say)
-        controls = _controls(campaign, evaluator, entries)
+        done = {entry.strategy for entry in entries if entry.role == "control"} | {*campaign.strategies}
+        controls = [job for job in control_jobs(campaign.name, evaluator) if job.strategy not in done]
         executor = start(asked, evaluator, campaign.targets, trial_timeout is not None)
         loop = Loop(claims, executor, lanes, controls, summary, listen, job_timeout=trial_timeout, say=say)
         presence.jobs = loop.jobs
@@ -159,13 +160,13 @@ def run_campaign(
 
 
 @contextmanager
-def _present(campaign: Campaign, store: Store, workers: Workers, resume: bool) -> Iterator[Presence]:
+def present(study: str, store: Store, workers: Workers, resume: bool) -> Iterator[Presence]:
     """This driver, known to the others of the study."""
-    presence = Presence(store, campaign.name, workers.executor, workers.count)
+    presence = Presence(store, study, workers.executor, workers.count)
     try:
         if presence.others and not resume:
             raise InputError(
-                f"study {campaign.name!r} is being searched in {store.name} by another driver; "
+                f"study {study!r} is being worked on in {store.name} by another driver; "
                 "add --resume to join it, or choose another --study"
             )
         yield presence
@@ -199,8 +200,8 @@ class Loop:
         """Jobs with the time at which they were begun."""
         self.again: deque[Job] = deque()
         """Jobs whose workers were lost."""
-        self._held: dict[str, Lease] = {}
-        """Controls that some driver works on, or has ended."""
+        self._held: dict[tuple[str, str], Lease] = {}
+        """By strategy and digest of the plan: controls that some driver works on, or has ended."""
         self._synced = -math.inf
         self.durations: dict[float, list[float]] = {}
         """Seconds of jobs by the share of the training at whose end they were paused."""
@@ -239,13 +240,15 @@ class Loop:
             if ended is not None:
                 self._finish(*ended)
 
-    def _may_control(self, control: Job) -> bool:
-        """Whether a control is ours to evaluate; otherwise another driver is at it."""
-        lease = self._held.pop(control.strategy, None)
+    def _claimed(self, control: Job) -> Job | None:
+        """A control with its number, if it is ours to evaluate; None where another driver is at it."""
+        lease = self._held.pop(_identity(control), None)
         if lease is None:
-            digest = Plan.from_json(control.plan).digest
-            return self.claims.claim(control.strategy, digest, {}, -1) is not None
-        return self.claims.is_free(lease) and self.claims.take(lease) is not None
+            number = self.claims.claim(*_identity(control), {}, -1)
+        else:
+            taken = self.claims.take(lease) if self.claims.is_free(lease) else None
+            number = None if taken is None else taken.trial
+        return None if number is None else replace(control, trial=number)
 
     def jobs(self) -> list[dict[str, Any]]:
         """What the workers do, as others may read it."""
@@ -280,13 +283,14 @@ class Loop:
         if time.monotonic() - self._synced < SYNC:
             return
         leases = self.claims.news()
-        self._held = {lease.strategy: lease for lease in leases if lease.strategy in CONTROLS}
-        ended = {name for name, lease in self._held.items() if lease.state != "running"}
-        for control in [control for control in self.controls if control.strategy in ended]:
-            self.controls.remove(control)
-            entry = self.claims.entry(control.strategy, control.trial)
-            if entry is not None:
-                self._tell_dense(entry)
+        self._held = {(lease.strategy, lease.plan_digest): lease for lease in leases}
+        for control in list(self.controls):
+            held = self._held.get(_identity(control))
+            if held is not None and held.state != "running":
+                self.controls.remove(control)
+                entry = self.claims.entry(control.strategy, held.trial)
+                if entry is not None:
+                    self._tell_dense(entry)
         for lane in self.lanes.values():
             for entry in lane.sync([lease for lease in leases if lease.strategy == lane.name]):
                 self.listen(entry, "")
@@ -303,9 +307,10 @@ class Loop:
         if self.again:
             return self.again.popleft()
         for control in self.controls:
-            if self._may_control(control):
+            claimed = self._claimed(control)
+            if claimed is not None:
                 self.controls.remove(control)
-                return control
+                return claimed
         for _ in range(len(self.turns)):
             name = self.turns.pop(0)
             self.turns.append(name)
@@ -336,8 +341,9 @@ class Loop:
             line = f"{job.strategy} trial {job.trial}: another driver has taken it; this result does not count"
             self.listen(None, line)
             return
-        if lane:
+        if lane or job.origin:
             self.durations.setdefault(_share(job), []).append(seconds)
+        if lane:
             self.failures_in_a_row[job.strategy] = 0
             if isinstance(outcome, Entry):
                 lane.ended(job, outcome, seconds)
@@ -347,6 +353,8 @@ class Loop:
                 if lane.given_up:
                     self.summary.given_up[job.strategy] = lane.given_up
         if isinstance(outcome, Entry):
+            if job.origin:
+                self.summary.finished += 1
             self._tell_dense(outcome)
             self.listen(outcome, "")
 
@@ -370,6 +378,11 @@ class Loop:
 
 class Stopped(KeyboardInterrupt):
     """Somebody has asked this driver to stop at once."""
+
+
+def _identity(job: Job) -> tuple[str, str]:
+    """What no two of a study share."""
+    return job.strategy, Plan.from_json(job.plan).digest
 
 
 def _share(job: Job) -> float:
@@ -488,11 +501,11 @@ def _guide(evaluator: Evaluator, method: Strategy, widths: frozenset[int], say: 
     return make_guide(evaluator.dense, method, models, progress, widths=widths, reference=reference)
 
 
-def _controls(campaign: Campaign, evaluator: Evaluator, entries: Sequence[Entry]) -> list[Job]:
-    done = {entry.strategy for entry in entries if entry.role == "control"}
+def control_jobs(study: str, evaluator: Evaluator) -> list[Job]:
+    """The dense network in fp32 and in int8, as it is."""
     return [
         Job(
-            study=campaign.name,
+            study=study,
             strategy=name,
             trial=0,
             role="control",
@@ -501,11 +514,10 @@ def _controls(campaign: Campaign, evaluator: Evaluator, entries: Sequence[Entry]
             epochs=0.0,
         )
         for name in CONTROLS
-        if name not in done and name not in campaign.strategies
     ]
 
 
-def _freeze(evaluator: Evaluator, store: Store) -> None:
+def freeze_references(evaluator: Evaluator, store: Store) -> None:
     """The reference's figures on every target: those on the board, else measured now and put there for good."""
     dense = evaluator.dense
     name, accuracy = dense.workload.name, dense.validation.primary

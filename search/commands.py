@@ -1,4 +1,4 @@
-"""The commands `search`, `status`, `workers`, `stop`, `replay`, `explain`, `strategies` and `workloads`.
+"""The commands `search`, `finalists`, `status`, `workers`, `stop`, `replay`, `explain`, `strategies` and `workloads`.
 
 Heavy imports stand inside the functions, so that `--help` answers at once.
 """
@@ -211,6 +211,81 @@ def search(
     if summary.ended == "interrupted":
         raise typer.Exit(INTERRUPTED)
     if summary.finished == 0 and summary.failed:
+        raise typer.Exit(1)
+
+
+def finalists(
+    study: Annotated[str, typer.Option(help="Studies with commas between them: one search each, of different seeds.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Fresh seeds that every finalist is trained on.")] = 5,
+    points: Annotated[int, typer.Option(min=1, help="Finalists of a strategy, search and target at most.")] = 8,
+    target: Annotated[
+        str | None, typer.Option(help="Targets with commas between them; those that the searches were scored on.")
+    ] = None,
+    scratch: Annotated[
+        bool, typer.Option(help="Train one network of every strategy from scratch too, as a control.")
+    ] = True,
+    time_budget: Annotated[str | None, typer.Option(help="Stop in time: 90s, 10m or 2h from now.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that train at the same time.")] = 1,
+    executor: Annotated[
+        Literal["local", "ray"], typer.Option(help="Processes of this machine, or actors of Ray Tune.")
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT of a Ray cluster that this machine is in, or auto; one is started unless given."),
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained.")] = False,
+) -> None:
+    """Trains the validation front of every strategy again on fresh seeds and tests it once: what `rank` ranks.
+
+    What is on the board already stays: the same command goes on after Ctrl-C, a crash or a spent --time-budget.
+
+    Example: shrinkboard finalists --study first-0,first-1,first-2 --seeds 5
+    """
+    from rich.console import Console
+    from rich.markup import escape
+
+    from leaderboard import Store
+
+    from .finalists import Finals, chosen, read_studies, run_finalists
+    from .workers import Workers, checked
+
+    console = Console(highlight=False)
+    deadline = None if time_budget is None else time.monotonic() + parse_duration(time_budget)
+    asked = checked(Workers(workers, executor, ray_address))
+    finals = Finals(seeds, points, scratch, () if target is None else _names(target, "target"))
+
+    def listen(entry: Entry | None, line: str) -> None:
+        told, style = (line, "red") if entry is None else (f"seed {entry.seed} {_trial_line(entry)}", None)
+        console.print(escape(told), style=style, soft_wrap=True)
+
+    with Store(storage, create=False) as store:
+        studies = read_studies(store, _names(study, "study"))
+        if dry_run:
+            for one in studies:
+                picked = [entry.strategy for entry, _ in chosen(one.entries, points)]
+                told = ", ".join(f"{name} {picked.count(name)}" for name in dict.fromkeys(picked))
+                console.print(f"{one.name}: {len(picked)} finalists on {seeds} seeds each: {told}", markup=False)
+            return
+        signal.signal(signal.SIGTERM, _as_ctrl_c)
+        summary = run_finalists(
+            studies,
+            finals,
+            store,
+            workers=asked,
+            deadline=deadline,
+            listen=listen,
+            say=lambda line: console.print(line, markup=False),
+        )
+        first, keys = studies[0].entries[0], [cost.key for cost in studies[0].entries[0].costs]
+    console.print(f"{summary.ended}: {summary.finished} finalists trained and tested, {len(summary.failed)} failed")
+    for key in keys:
+        console.print(f"ranking: shrinkboard rank --workload {first.workload} --target {key}", markup=False)
+    if summary.ended != "all trials done":
+        console.print("the same command goes on")
+    if summary.ended == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+    if summary.failed and not summary.finished:
         raise typer.Exit(1)
 
 
@@ -700,7 +775,8 @@ def _trial_line(entry: Entry) -> str:
     from .objectives import ranking_accuracy
 
     parts = [f"{entry.strategy:>14} {'control' if entry.role == 'control' else f'#{entry.trial:<3}'}"]
-    parts.append(f"{100 * ranking_accuracy(entry):6.2f} %")
+    accuracy = entry.ranking_accuracy(entry.costs[0]) if entry.final else ranking_accuracy(entry)
+    parts.append(f"{100 * accuracy:6.2f} %{' on test' if entry.final else ''}")
     for cost in entry.costs:
         if cost.speedup and cost.speedup.value is not None:
             interval = f" ({cost.speedup.low:.2f}–{cost.speedup.high:.2f})" if cost.speedup.low is not None else ""

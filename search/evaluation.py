@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import platform
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,7 +18,7 @@ import torch
 from torch import nn
 
 from cost_models import UNITS, Cost, CostModel, Deployable, Figure, Frozen, Reference, processor, target
-from leaderboard import Entry
+from leaderboard import Entry, Origin
 from strategies import Compressed, Plan, Simulated, Strategy, strategy
 from workloads import (
     Accuracy,
@@ -43,6 +44,8 @@ from .checkpoints import checkpoint_path, forget, pause, resume
 from .objectives import Known, Limit
 from .screening import IMAGES
 
+Part = Literal["validation", "test"]
+"""Of the data: searches see the first only, the second is read once for every finalist."""
 CALIBRATION_IMAGES = 128
 CALIBRATION_PIXELS = 2**21
 """Large pictures need fewer: ranges are taken over pixels, and calibrating holds every activation in memory."""
@@ -98,6 +101,10 @@ class Job:
     """Of the full evaluation."""
     until: float | None = None
     """Epochs at which the candidate is paused and reported on; None to evaluate it in full."""
+    final: bool = False
+    """Whether the test split is read, once, when all is done."""
+    origin: Origin | None = None
+    """The searched candidate that is trained again here on another seed."""
     limits: Sequence[Limit] = ()
     """A network that exceeds one of them by its cost is not looked at any further; those of accuracy are not judged."""
     costed: Costed | None = None
@@ -138,8 +145,8 @@ class Report:
 class Judge(Protocol):
     """A target that judges networks where it runs them, for the pictures lie there already."""
 
-    def accuracy(self, candidate: Deployable) -> Accuracy | None:
-        """On the validation split, as the target runs the network; None where it runs nothing."""
+    def accuracy(self, candidate: Deployable, part: Part) -> Accuracy | None:
+        """On one part of the data, as the target runs the network; None where it runs nothing."""
         ...
 
 
@@ -193,11 +200,12 @@ class Evaluator:
 
         A paused candidate lies in the cache folder until it is evaluated in full; where it is gone it is made again.
         """
+        began = time.monotonic()
         method, plan = strategy(job.strategy), Plan.from_json(job.plan)
         path, compressed = self.paused_file(job), method.compress(self.dense, plan)
         state = resume(path, compressed, job.epochs if job.until is None else job.until)
         if job.until is None:
-            entry = self._entry(job, method, plan, compressed, state)
+            entry = self._entry(job, method, plan, compressed, state, began)
             forget(path)
             return entry
         costed = job.costed
@@ -261,10 +269,16 @@ class Evaluator:
         """Accuracy without any training, on part of the validation split."""
         tried = copy.deepcopy(compressed)
         reestimate_batch_norm(tried.module, self.dense.workload, self.dense.splits.train, batches=PROXY_BATCHES)
-        return self._simulated(tried, _Part(self.dense.splits.validation, IMAGES))
+        return self._simulated(tried, _Sample(self.dense.splits.validation, IMAGES))
 
     def _entry(
-        self, job: Job, method: Strategy, plan: Plan, compressed: Compressed, state: TrainingState | None
+        self,
+        job: Job,
+        method: Strategy,
+        plan: Plan,
+        compressed: Compressed,
+        state: TrainingState | None,
+        began: float,
     ) -> Entry:
         subject = self.dense
         cost = TrainingCost(0.0, 0.0, 0)
@@ -275,14 +289,20 @@ class Evaluator:
             method.recalibrate(compressed, subject)
         deployed = self.deployable(compressed)
         simulated = Simulated(deployed.module, compressed.formats, deployed.calibration)
-        validation = evaluate(simulated, subject.splits.validation, subject.workload)
+        parts: tuple[Part, ...] = ("validation", "test") if job.final else ("validation",)
+        accuracy: dict[str, Any] = {"dense_validation": subject.validation.primary}
+        accuracy |= {part: _scores(evaluate(simulated, self._split(part), subject.workload)) for part in parts}
+        if job.final:
+            accuracy["dense_test"] = self._dense_test.primary
         counts, dense_counts = self._counts(deployed), self._dense_counts
         known = job.costed if job.costed and job.costed.network == _digest(deployed.network) else None
         costs = (
             [dict(cost) for cost in known.costs] if known else [self._cost(m, deployed) for m in self.models.values()]
         )
         for told, model in zip(costs, self.models.values(), strict=True):
-            told["runtime_accuracy"] = self._runtime_accuracy(model, deployed)
+            for part in parts:
+                found = self.accuracy(model, deployed, part)
+                told[_RUNTIME[part]] = None if found is None else _scores(found)
         return Entry.create(
             workload=subject.workload.name,
             strategy=job.strategy,
@@ -294,7 +314,7 @@ class Evaluator:
             plan_digest=plan.digest,
             knobs=dict(job.knobs),
             epochs=float(job.epochs),
-            accuracy={"validation": _scores(validation), "dense_validation": subject.validation.primary},
+            accuracy=accuracy,
             parameters=round(counts["parameters"]),
             macs=round(counts["macs"]),
             bytes=round(counts["memory"]),
@@ -313,7 +333,23 @@ class Evaluator:
             },
             environment=_environment(),
             dense_digest=subject.digest,
+            method={"summary": _line(method.summary), "source": _line(method.source)},
+            subject={
+                "model": self.subject.model,
+                "dataset": self.subject.dataset,
+                "learning_rate": self.subject.learning_rate,
+                "checkpoint": subject.workload.checkpoint is not None,
+            },
+            evaluation_seconds=time.monotonic() - began,
+            origin=job.origin,
         )
+
+    def _split(self, part: Part) -> Split:
+        return self.dense.splits.validation if part == "validation" else self.dense.splits.test
+
+    @cached_property
+    def _dense_test(self) -> Accuracy:
+        return evaluate(self.dense.module, self.dense.splits.test, self.dense.workload)
 
     def _epoch_seconds(self, module: nn.Module) -> dict[str, float | None]:
         """What a training epoch takes `module` and the dense network, in an entry's fields."""
@@ -355,15 +391,13 @@ class Evaluator:
         frozen = self.frozen[model.name]
         return model.cost(deployed, Reference(self.reference_network, frozen.latency, frozen.throughput))
 
-    def accuracy(self, model: CostModel, deployed: Deployable) -> Accuracy | None:
-        """On the validation split, as the target runs the network; None for a target that runs nothing."""
+    def accuracy(self, model: CostModel, deployed: Deployable, part: Part = "validation") -> Accuracy | None:
+        """On one part of the data, as the target runs the network; None for a target that runs nothing."""
         if isinstance(model, Judge):
-            return model.accuracy(deployed)
+            return model.accuracy(deployed, part)
         if model.predict(deployed, deployed.example) is None:
             return None
-        return evaluate(
-            lambda images: _outputs(model, deployed, images), self.dense.splits.validation, self.dense.workload
-        )
+        return evaluate(lambda images: _outputs(model, deployed, images), self._split(part), self.dense.workload)
 
     def _cost(self, model: CostModel, deployed: Deployable) -> dict[str, Any]:
         cost = self.cost(model, deployed)
@@ -374,19 +408,14 @@ class Evaluator:
             "figures": {name: _figure(figure) | {"unit": UNITS[name]} for name, figure in cost.figures.items()},
             "speedup": _figure(cost.speedup) if cost.speedup else None,
             "executed": {layer: tuple(map(str, formats)) for layer, formats in cost.executed.items()},
-            "runtime_accuracy": None,
             "unstable": cost.unstable,
             "telemetry": dict(cost.telemetry),
             "samples": {name: [list(block) for block in blocks] for name, blocks in cost.samples.items()},
             "runtime": dict(cost.runtime),
         }
 
-    def _runtime_accuracy(self, model: CostModel, deployed: Deployable) -> dict[str, float | None] | None:
-        accuracy = self.accuracy(model, deployed)
-        return None if accuracy is None else _scores(accuracy)
 
-
-class _Part:
+class _Sample:
     """At most `count` images of a split, spread evenly over it."""
 
     def __init__(self, split: Split, count: int) -> None:
@@ -451,6 +480,13 @@ def _digest(network: Network) -> str:
         for name, value in vars(layer).items():
             told.update(value.tobytes() if isinstance(value, np.ndarray) else f"{name} {value}".encode())
     return told.hexdigest()
+
+
+_RUNTIME: Mapping[Part, str] = {"validation": "runtime_accuracy", "test": "runtime_test"}
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:2000]
 
 
 def _scores(accuracy: Accuracy) -> dict[str, float | None]:

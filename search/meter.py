@@ -17,7 +17,7 @@ from torch import nn
 from cost_models import Cost, CostModel, Deployable, Frozen, Reference
 from workloads import Accuracy, Dense, Network
 
-from .evaluation import Evaluator, Subject
+from .evaluation import Evaluator, Part, Subject
 
 RETRIES = 2
 """Times that a call is made anew where the Meter dies of it; then the job is lost."""
@@ -36,8 +36,9 @@ class Meter:
     def cost(self, name: str, module: nn.Module, network: Network) -> Cost:
         return self._evaluator.cost(self._evaluator.models[name], self._evaluator.with_images(module, network))
 
-    def accuracy(self, name: str, module: nn.Module, network: Network) -> Accuracy | None:
-        return self._evaluator.accuracy(self._evaluator.models[name], self._evaluator.with_images(module, network))
+    def accuracy(self, name: str, module: nn.Module, network: Network, part: Part) -> Accuracy | None:
+        deployed = self._evaluator.with_images(module, network)
+        return self._evaluator.accuracy(self._evaluator.models[name], deployed, part)
 
 
 class Metered(CostModel):
@@ -55,8 +56,8 @@ class Metered(CostModel):
     def key(self) -> str:
         return self._key
 
-    def accuracy(self, candidate: Deployable) -> Accuracy | None:
-        return self._ask("accuracy", candidate)
+    def accuracy(self, candidate: Deployable, part: Part) -> Accuracy | None:
+        return self._ask("accuracy", candidate, part)
 
     def _cost(self, candidate: Deployable, reference: Reference) -> Cost:
         # The Meter holds the reference, and the images of every candidate.
@@ -65,9 +66,9 @@ class Metered(CostModel):
     def _latency(self, deployable: Deployable) -> float | None:
         raise NotImplementedError(f"the reference on {self.name} was frozen before workers began")
 
-    def _ask(self, what: str, candidate: Deployable) -> Any:
+    def _ask(self, what: str, candidate: Deployable, *more: Any) -> Any:
         try:
-            return ray.get(getattr(self._meter, what).remote(self.name, candidate.module, candidate.network))
+            return ray.get(getattr(self._meter, what).remote(self.name, candidate.module, candidate.network, *more))
         except RayTaskError as error:
             raise (error.cause if isinstance(error.cause, Exception) else error) from error
         except RayActorError as error:

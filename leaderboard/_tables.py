@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Connection
 
-STORE_VERSION = 3
+STORE_VERSION = 4
 """Version of these tables, kept in `sb_meta`; raised with every change of them."""
 
 metadata = MetaData()
@@ -60,6 +60,7 @@ entries = Table(
     Column("epoch_bf16", Double),
     Column("dense_epoch_fp32", Double),
     Column("dense_epoch_bf16", Double),
+    Column("evaluation_seconds", Double),
     Column("created", String(40), nullable=False),
     # Last, so that SQLite reads the columns above without touching the pages that a long document overflows into.
     Column("document", Text, nullable=False),
@@ -83,8 +84,10 @@ costs = Table(
     metadata,
     Column("track", ForeignKey(tracks.c.id), primary_key=True),
     Column("entry", ForeignKey(entries.c.id), primary_key=True),
+    Column("final", Boolean, nullable=False),
     Column("accuracy", Double, nullable=False),
     Column("drop", Double, nullable=False),
+    Column("validation", Double, nullable=False),
     Column("speedup", Double),
     Column("low", Double),
     Column("high", Double),
@@ -93,9 +96,34 @@ costs = Table(
     Column("unstable", Boolean, nullable=False),
     Column("total_seconds", Double),
     # The Pareto queries run on one of these indices alone, from its best end to its worst.
-    Index("sb_costs_front", "track", "speedup", "accuracy", "entry"),
-    Index("sb_costs_training", "track", "total_seconds", "accuracy", "entry"),
+    Index("sb_costs_front", "track", "final", "speedup", "accuracy", "entry"),
+    Index("sb_costs_training", "track", "final", "total_seconds", "accuracy", "entry"),
     Index("sb_costs_entry", "entry"),
+)
+
+"""What is filtered, sorted and ranked by. `accuracy` and `drop` are of the test split where `final`."""
+
+finals = Table(
+    "sb_finals",
+    metadata,
+    Column("track", ForeignKey(tracks.c.id), primary_key=True),
+    Column("entry", ForeignKey(entries.c.id), primary_key=True),
+    Column("study", String(200)),
+    Column("trial", BigInteger),
+    Column("search_seed", BigInteger),
+    Column("chosen", Boolean, nullable=False),
+    Index("sb_finals_entry", "entry"),
+)
+"""Where entries with a test accuracy come from: study, trial and seed of a search, which a dense network lacks."""
+
+benchmarks = Table(
+    "sb_benchmarks",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("workload", String(200), nullable=False),
+    Column("key", String(200), nullable=False),
+    Column("document", Text, nullable=False),
 )
 
 references = Table(
@@ -113,7 +141,9 @@ def upgrade(connection: Connection, version: int) -> None:
     """Brings the tables from an older version to this one."""
     if version < 2:
         _add_training_cost(connection)
-    _add_columns(connection, references.c.throughput)
+    if version < 3:
+        _add_columns(connection, references.c.throughput)
+    _add_finals(connection)
     connection.execute(sa.update(meta).where(meta.c.name == "schema").values(value=str(STORE_VERSION)))
 
 
@@ -125,7 +155,16 @@ def _add_training_cost(connection: Connection) -> None:
     connection.execute(sa.update(entries).values(total_epochs=entries.c.dense_epochs + entries.c.epochs))
     whole = sa.select(entries.c.dense_seconds + entries.c.seconds).where(entries.c.id == costs.c.entry)
     connection.execute(sa.update(costs).values(total_seconds=whole.scalar_subquery()))
-    next(index for index in costs.indexes if index.name == "sb_costs_training").create(connection)
+
+
+def _add_finals(connection: Connection) -> None:
+    """Version 4: results on the test split, of which there were none before."""
+    _add_columns(connection, entries.c.evaluation_seconds, costs.c.final, costs.c.validation)
+    connection.execute(sa.update(costs).values(final=False, validation=costs.c.accuracy))
+    for index in costs.indexes:
+        index.drop(connection, checkfirst=True)
+        index.create(connection)
+    metadata.create_all(connection, [finals, benchmarks])
 
 
 def _add_columns(connection: Connection, *columns: sa.Column[Any]) -> None:

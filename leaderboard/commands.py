@@ -35,6 +35,9 @@ def leaderboard(
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many rows per table.")] = None,
+    finals: Annotated[
+        bool, typer.Option("--finals", help="Finalists, on the test split, instead of searches, on validation.")
+    ] = False,
     format: Annotated[Literal["table", "json", "csv", "markdown"], typer.Option(help="How to print.")] = "table",
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
@@ -60,6 +63,7 @@ def leaderboard(
         pareto=pareto,
         sort=sort,
         limit=limit,
+        finals=finals,
     )
     with Store(storage, create=False) as store:
         board = store.query(query)

@@ -32,7 +32,7 @@ _NUMBERS = (
 """Columns that `where` may name; times in seconds, energy in joules, accuracies in 0…1, drop in points."""
 _COLUMNS: dict[str, sa.ColumnElement[Any]] = {
     name: (tables.costs if name in tables.costs.c else tables.entries).c[name]
-    for name in (*_NUMBERS, "id", "study", "strategy", "role", "unstable", "starts_from", "created")
+    for name in (*_NUMBERS, "id", "study", "strategy", "role", "unstable", "final", "starts_from", "created")
 }
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Lt: operator.lt,
@@ -73,6 +73,8 @@ class Query:
     figure first."""
     limit: int | None = None
     """Rows per track."""
+    finals: bool = False
+    """Results on the test split instead of those of searches, which are on validation; never both in one board."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,10 @@ class Row:
     training_front: bool
     """On that of accuracy and `total_seconds`."""
     unstable: bool
+    final: bool
+    """Whether accuracies are of the test split; of validation otherwise."""
     accuracy: float
-    """That the ranking uses: as the target's runtime runs the network, else on validation."""
+    """That the ranking uses: as the target's runtime runs the network, else as simulated."""
     drop: float
     dense_accuracy: float
     speedup: float | None
@@ -212,7 +216,7 @@ def _known(what: str, name: str | None, known: set[str]) -> None:
 def _conditions(query: Query) -> tuple[list[sa.ColumnElement[bool]], bool]:
     """The filters of a query, and whether one of them needs the entries' own table."""
     c = tables.costs.c
-    conditions: list[sa.ColumnElement[bool]] = []
+    conditions: list[sa.ColumnElement[bool]] = [c.final.is_(sa.true() if query.finals else sa.false())]
     if query.max_drop is not None:
         conditions.append(c.drop <= query.max_drop)
     if query.max_latency is not None:

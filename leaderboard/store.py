@@ -1,4 +1,4 @@
-"""The store: entries, their costs and the frozen references in one SQLite or PostgreSQL database."""
+"""The store: entries, their costs, frozen references and benchmarks in one SQLite or PostgreSQL database."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, make_url
 
 from . import _tables as tables
+from .benchmark import Benchmark
 from .entry import Entry, TargetCost
 from .errors import LeaderboardError, StorageUnavailable, quoted
+from .finals import Final, Searched
 from .query import Board, Query, Row, run
 
 _ALLOWED = "allowed: a file name, sqlite:///FILE, postgresql://USER@HOST/DATABASE"
@@ -151,6 +153,87 @@ class Store:
                 return ()
             (track,) = run(connection, Query(workload=workload, target=key, pareto=True)).tracks
             return track.rows
+
+    def finals(self, workload: str, key: str) -> list[Final]:
+        """Every entry with a test accuracy on one track: finalists and controls, by strategy, search and seed."""
+        c, e, f = tables.costs.c, tables.entries.c, tables.finals.c
+        columns = {
+            **{name: e[name] for name in ("id", "strategy", "role", "seed", "dense_accuracy")},
+            **{name: f[name] for name in ("study", "trial", "search_seed", "chosen")},
+            **{name: c[name] for name in ("speedup", "low", "high", "latency", "energy", "validation", "accuracy")},
+            **{name: e[name] for name in ("parameters", "dense_parameters", "macs", "dense_macs", "bytes", "epochs")},
+            **{name: e[name] for name in ("seconds", "total_epochs", "epoch_fp32", "dense_epoch_fp32")},
+            "final_study": e.study,
+            "total_seconds": c.total_seconds,
+        }
+        query = (
+            sa.select(*(column.label(name) for name, column in columns.items()))
+            .select_from(tables.finals)
+            .join(tables.tracks)
+            .join(tables.costs, sa.and_(c.track == f.track, c.entry == f.entry))
+            .join(tables.entries, e.id == f.entry)
+            .where(tables.tracks.c.workload == workload, tables.tracks.c.key == key)
+            .order_by(e.strategy, f.study.nulls_first(), f.trial, e.seed, e.study, e.id)
+        )
+        with self.transaction() as connection:
+            return [Final(**row) for row in connection.execute(query).mappings()]
+
+    def searched(self, workload: str, key: str, studies: Iterable[str]) -> list[Searched]:
+        """The full evaluations of these searches on one track, by strategy, study and trial; no controls."""
+        c, e = tables.costs.c, tables.entries.c
+        columns = {
+            **{name: e[name] for name in ("strategy", "study", "trial", "seed", "parameters", "dense_parameters")},
+            **{name: e[name] for name in ("seconds", "evaluation_seconds", "created")},
+            "speedup": c.speedup,
+            "accuracy": c.validation,
+        }
+        query = (
+            sa.select(*(column.label(name) for name, column in columns.items()))
+            .select_from(tables.tracks)
+            .join(tables.costs)
+            .join(tables.entries)
+            .where(tables.tracks.c.workload == workload, tables.tracks.c.key == key)
+            .where(e.study.in_(list(studies)), e.role == "candidate", c.final.is_(sa.false()))
+            .order_by(e.strategy, e.study, e.trial)
+        )
+        with self.transaction() as connection:
+            return [Searched(**row) for row in connection.execute(query).mappings()]
+
+    def benchmark(self, workload: str, key: str) -> Benchmark | None:
+        """The definition of the highest version for a workload on a target key; None where there is none."""
+        c = tables.benchmarks.c
+        query = sa.select(c.document).where(c.workload == workload, c.key == key).order_by(c.version.desc(), c.name)
+        with self.transaction() as connection:
+            found = connection.execute(query.limit(1)).scalar()
+        return None if found is None else Benchmark.from_json(found)
+
+    def benchmarks(self) -> list[Benchmark]:
+        """Every definition, by name and version."""
+        c = tables.benchmarks.c
+        with self.transaction() as connection:
+            found = connection.execute(sa.select(c.document).order_by(c.name, c.version)).scalars().all()
+        return [Benchmark.from_json(document) for document in found]
+
+    def freeze_benchmark(self, benchmark: Benchmark) -> Benchmark:
+        """Adds a definition; refused where one of this name and version stands with other content."""
+        c = tables.benchmarks.c
+        values = {
+            "name": benchmark.name,
+            "version": benchmark.version,
+            "workload": benchmark.workload,
+            "key": benchmark.key,
+            "document": benchmark.to_json(),
+        }
+        at_key = sa.and_(c.name == benchmark.name, c.version == benchmark.version)
+        with self.transaction(write=True) as connection:
+            _insert_if_absent(connection, tables.benchmarks, values)
+            standing = Benchmark.from_json(connection.execute(sa.select(c.document).where(at_key)).scalar_one())
+        if standing != benchmark:
+            raise LeaderboardError(
+                f"benchmark {quoted(benchmark.id)} stands with other content; a definition is never changed, raise its "
+                "version"
+            )
+        return standing
 
     def reference(self, workload: str, key: str) -> Reference | None:
         """The frozen reference of a workload on a target key, None where there is none yet."""
@@ -367,7 +450,7 @@ def _insert_if_absent(connection: Connection, table: sa.Table, values: dict[str,
 
 
 def _add(connection: Connection, entry: Entry) -> bool:
-    scores, training = entry.accuracy.validation, entry.training
+    scores, training = entry.accuracy.test or entry.accuracy.validation, entry.training
     new = _insert_if_absent(
         connection,
         tables.entries,
@@ -383,7 +466,7 @@ def _add(connection: Connection, entry: Entry) -> bool:
             "top1": scores.top1,
             "top5": scores.top5,
             "miou": scores.miou,
-            "dense_accuracy": entry.accuracy.dense_validation,
+            "dense_accuracy": entry.dense_accuracy,
             "parameters": entry.parameters,
             "macs": entry.macs,
             "bytes": entry.bytes,
@@ -399,6 +482,7 @@ def _add(connection: Connection, entry: Entry) -> bool:
             "epoch_bf16": training.epoch_bf16,
             "dense_epoch_fp32": training.dense_epoch_fp32,
             "dense_epoch_bf16": training.dense_epoch_bf16,
+            "evaluation_seconds": entry.evaluation_seconds,
             "created": entry.created,
             "document": entry.to_json(),
         },
@@ -421,13 +505,16 @@ def _add(connection: Connection, entry: Entry) -> bool:
 def _add_cost(connection: Connection, entry: Entry, cost: TargetCost) -> None:
     accuracy = entry.ranking_accuracy(cost)
     speedup = cost.speedup
+    track = _track(connection, entry.workload, cost)
     connection.execute(
         sa.insert(tables.costs).values(
-            track=_track(connection, entry.workload, cost),
+            track=track,
             entry=entry.id,
+            final=entry.final,
             accuracy=accuracy,
             # In points; rounded, so that 0.98 − 0.97 is a drop of exactly one.
-            drop=round(100 * (entry.accuracy.dense_validation - accuracy), 9),
+            drop=round(100 * (entry.dense_accuracy - accuracy), 9),
+            validation=entry.validation_accuracy(cost),
             speedup=None if speedup is None else speedup.value,
             low=None if speedup is None else speedup.low,
             high=None if speedup is None else speedup.high,
@@ -437,6 +524,18 @@ def _add_cost(connection: Connection, entry: Entry, cost: TargetCost) -> None:
             total_seconds=entry.training.total_seconds,
         )
     )
+    if entry.final:
+        origin = entry.origin
+        connection.execute(
+            sa.insert(tables.finals).values(
+                track=track,
+                entry=entry.id,
+                study=None if origin is None else origin.study,
+                trial=None if origin is None else origin.trial,
+                search_seed=None if origin is None else origin.seed,
+                chosen=origin is not None and cost.key in origin.targets,
+            )
+        )
 
 
 def _track(connection: Connection, workload: str, cost: TargetCost) -> int:

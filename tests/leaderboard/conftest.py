@@ -24,7 +24,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         url = POSTGRES
         engine = sa.create_engine(url)
         with engine.begin() as connection:
-            for table in ("costs", "tracks", "entries", "references", "meta"):
+            for table in ("finals", "costs", "tracks", "entries", "benchmarks", "references", "meta"):
                 connection.exec_driver_sql(f"DROP TABLE IF EXISTS sb_{table}")
         engine.dispose()
     with Store(url) as opened:

@@ -163,8 +163,20 @@ def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
         Store(file)
 
 
-VERSION_1 = """
+VERSION_3 = """
+DROP TABLE sb_finals;
+DROP TABLE sb_benchmarks;
+DROP INDEX sb_costs_front;
 DROP INDEX sb_costs_training;
+ALTER TABLE sb_costs DROP COLUMN final;
+ALTER TABLE sb_costs DROP COLUMN validation;
+ALTER TABLE sb_entries DROP COLUMN evaluation_seconds;
+CREATE INDEX sb_costs_front ON sb_costs (track, speedup, accuracy, entry);
+"""
+
+VERSION_1 = (
+    VERSION_3
+    + """
 ALTER TABLE sb_costs DROP COLUMN total_seconds;
 ALTER TABLE sb_entries DROP COLUMN starts_from;
 ALTER TABLE sb_entries DROP COLUMN total_epochs;
@@ -175,6 +187,7 @@ ALTER TABLE sb_entries DROP COLUMN dense_epoch_bf16;
 ALTER TABLE sb_references DROP COLUMN throughput;
 UPDATE sb_meta SET value = '1';
 """
+)
 
 
 def test_a_storage_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
@@ -204,7 +217,8 @@ def test_a_storage_of_version_2_learns_of_the_throughput(tmp_path: Path) -> None
     with Store(file) as store:
         store.freeze_reference("w", "k", Reference(1e-3, 0.9))
     with sqlite3.connect(file) as connection:
-        connection.executescript("ALTER TABLE sb_references DROP COLUMN throughput; UPDATE sb_meta SET value = '2'")
+        version_2 = "ALTER TABLE sb_references DROP COLUMN throughput; UPDATE sb_meta SET value = '2'"
+        connection.executescript(VERSION_3 + version_2)
     with Store(file, create=False) as store:
         assert store.reference("w", "k") == Reference(1e-3, 0.9, None)
         assert store.freeze_reference("w", "k", Reference(2e-3, 0.8, 5.0)) == Reference(1e-3, 0.9, 5.0)

@@ -4,6 +4,10 @@ from .campaign import run_campaign as run_campaign
 from .evaluation import Evaluator as Evaluator
 from .evaluation import Job as Job
 from .evaluation import Subject as Subject
+from .finalists import Finals as Finals
+from .finalists import chosen as chosen
+from .finalists import read_studies as read_studies
+from .finalists import run_finalists as run_finalists
 from .lane import RUNGS as RUNGS
 from .lane import Staging as Staging
 from .lane import staging_of as staging_of

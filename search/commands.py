@@ -275,12 +275,13 @@ def finalists(
             workers=asked,
             deadline=deadline,
             listen=listen,
-            say=lambda line: console.print(line, markup=False),
+            say=lambda line: console.print(line, markup=False, soft_wrap=True),
         )
         first, keys = studies[0].entries[0], [cost.key for cost in studies[0].entries[0].costs]
-    console.print(f"{summary.ended}: {summary.finished} finalists trained and tested, {len(summary.failed)} failed")
+    console.print(f"{summary.ended}: {summary.finished} finalists and controls tested, {len(summary.failed)} failed")
     for key in keys:
-        console.print(f"ranking: shrinkboard rank --workload {first.workload} --target {key}", markup=False)
+        line = f"ranking: shrinkboard rank --workload {first.workload} --target {key}"
+        console.print(line, markup=False, soft_wrap=True)
     if summary.ended != "all trials done":
         console.print("the same command goes on")
     if summary.ended == "interrupted":

@@ -211,7 +211,7 @@ def _gain(entry: Entry, cost: TargetCost) -> float | None:
 
 
 def _jobs(study: Searched, seed: int, finals: Finals, evaluator: Evaluator) -> Iterator[Job]:
-    """Finalists, each strategy's first before any second, and the controls from scratch."""
+    """Finalists, then the controls from scratch."""
     picked = chosen(study.entries, finals.points)
     for entry, keys in picked:
         yield _job(study, seed, entry, entry.strategy, "finalist", keys, evaluator)

@@ -5,6 +5,7 @@ from .entry import Accuracy as Accuracy
 from .entry import Entry as Entry
 from .entry import Environment as Environment
 from .entry import Figure as Figure
+from .entry import LayerShape as LayerShape
 from .entry import Method as Method
 from .entry import Origin as Origin
 from .entry import Scores as Scores

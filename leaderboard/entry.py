@@ -275,6 +275,26 @@ class Environment(Record):
     cpu: Name
 
 
+class LayerShape(Record):
+    """What became of one convolution or linear layer."""
+
+    name: Name
+    part_of: Name | None = None
+    """Of a layer that was factored into several: what it was called."""
+    channels: Count
+    """Outputs that are left; 0 where the layer is gone."""
+    dense_channels: Count | None
+    """Outputs of the dense network's layer; None for a factor."""
+    density: Fraction
+    """Share of its weights that is not masked."""
+    weights: Name
+    activations: Name
+    """Formats that the plan asks for, such as `int4`."""
+    macs: Count
+    """Of one image, masked weights left out."""
+    dense_macs: Count | None
+
+
 class Method(Record):
     """What a strategy says of itself, so that a board can be read where the strategy is not installed."""
 
@@ -317,7 +337,7 @@ def _without_absent(fields: dict[str, Any], *late: str) -> dict[str, Any]:
 
     The id hashes what is written: an entry from before these fields keeps its own.
     """
-    return {name: value for name, value in fields.items() if name not in late or (value is not None and value != {})}
+    return {name: value for name, value in fields.items() if name not in late or value not in (None, {}, ())}
 
 
 def _now() -> str:
@@ -357,6 +377,8 @@ class Entry(Record):
     method: Method | None = None
     """None in entries of schemas 1 to 3, as is all that follows but `created`."""
     subject: Subject | None = None
+    layers: Annotated[tuple[LayerShape, ...], Field(strict=False, max_length=10_000)] = ()
+    """In network order."""
     weights: Name | None = None
     """SHA-256 of the trained weights and masks, by which they are found in a cache or beside the file."""
     evaluation_seconds: Amount | None = None
@@ -383,7 +405,7 @@ class Entry(Record):
 
     @model_serializer(mode="wrap")
     def _without_what_schema_3_lacked(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without_absent(plain(self), "method", "subject", "weights", "evaluation_seconds", "origin")
+        return _without_absent(plain(self), "method", "subject", "layers", "weights", "evaluation_seconds", "origin")
 
     @classmethod
     def create(cls, **fields: Any) -> Entry:

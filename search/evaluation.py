@@ -21,9 +21,11 @@ from cost_models import UNITS, Cost, CostModel, Deployable, Figure, Frozen, Refe
 from leaderboard import Entry, Origin
 from strategies import Compressed, Plan, Simulated, Strategy, strategy
 from workloads import (
+    FP32,
     Accuracy,
     Dense,
     InputError,
+    Layer,
     Network,
     Progress,
     Split,
@@ -340,6 +342,7 @@ class Evaluator:
                 "learning_rate": self.subject.learning_rate,
                 "checkpoint": subject.workload.checkpoint is not None,
             },
+            layers=layer_shapes(self.reference_network.network, deployed.network),
             evaluation_seconds=time.monotonic() - began,
             origin=job.origin,
         )
@@ -427,6 +430,38 @@ class _Sample:
 
     def batch(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         return self._split.batch(self._chosen[indices])
+
+
+def layer_shapes(dense: Network, deployed: Network) -> list[dict[str, Any]]:
+    """What became of every layer with weights, in network order, as entries have it: those that are gone too."""
+    left = {layer.name: layer for layer in deployed.compute_layers if "#" not in layer.name}
+    shapes = []
+    for before in dense.compute_layers:
+        if "#" in before.name:
+            continue
+        found = [name for name in left if name == before.name or name.startswith(f"{before.name}.")]
+        for name in found:
+            shapes.append(_shape(left.pop(name), before))
+        if not found:
+            gone = {"channels": 0, "density": 0.0, "weights": str(FP32), "activations": str(FP32), "macs": 0}
+            whole = {"dense_channels": before.out_channels, "dense_macs": before.effective_macs}
+            shapes.append({"name": before.name, "part_of": None} | gone | whole)
+    return [*shapes, *(_shape(layer, None) for layer in left.values())]
+
+
+def _shape(layer: Layer, before: Layer | None) -> dict[str, Any]:
+    same = before is not None and before.name == layer.name
+    return {
+        "name": layer.name,
+        "part_of": None if same or before is None else before.name,
+        "channels": layer.out_channels,
+        "dense_channels": before.out_channels if same and before else None,
+        "density": float(layer.nonzeros.sum() / layer.weights),
+        "weights": str(layer.weight_format),
+        "activations": str(layer.activation_format),
+        "macs": layer.effective_macs,
+        "dense_macs": before.effective_macs if same and before else None,
+    }
 
 
 def exceeded_limits(known: Known, limits: Sequence[Limit]) -> dict[str, float]:

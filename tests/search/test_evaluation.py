@@ -64,3 +64,39 @@ def test_a_target_that_this_machine_lacks_is_refused_before_anything_is_trained(
     monkeypatch.setattr(Counts, "missing", lambda self: "no abacus")
     with pytest.raises(InputError, match=r"target counts cannot be measured on this machine: no abacus"):
         Evaluator(Subject("digits/cnn"), ["counts"])
+
+
+@pytest.mark.parametrize("name", ["uniform+int", "sentei", "low_rank+minifloat", "pai_pat", "snip", "dense"])
+def test_an_entry_says_what_became_of_every_layer(evaluator: Evaluator, name: str) -> None:
+    entry = evaluator.run(job(evaluator, name, 0.0 if name == "dense" else 0.2))
+    assert sum(layer.macs for layer in entry.layers) == entry.macs
+    assert list(dict.fromkeys(layer.part_of or layer.name for layer in entry.layers)) == [
+        "conv1",
+        "conv2",
+        "conv3",
+        "linear",
+    ]
+    asked = entry.costs[0].executed  # `counts` runs what it is asked to
+    assert {layer.name: (layer.weights, layer.activations) for layer in entry.layers} == asked
+    if not any(layer.part_of for layer in entry.layers):
+        assert sum(layer.dense_macs or 0 for layer in entry.layers) == entry.dense_macs
+
+
+def test_a_layer_that_is_gone_is_told_with_nothing_left() -> None:
+    from torch import nn
+
+    from search.evaluation import layer_shapes
+    from workloads import trace, workload
+
+    net = workload("cifar10/resnet8")
+    whole = net.build()
+    dense = trace(whole, net.example)
+    branch = next(name for name, _ in whole.named_modules() if name.endswith("conv1") and "." in name).rpartition(".")[
+        0
+    ]
+    assert isinstance(whole.get_submodule(branch), nn.Module)
+    layers = [layer for layer in dense.layers if not layer.name.startswith(branch)]
+    shapes = layer_shapes(dense, type(dense)(tuple(layers), dense.parameters))
+    assert [shape["name"] for shape in shapes] == [layer.name for layer in dense.compute_layers]
+    gone = [shape["name"] for shape in shapes if shape["channels"] == 0]
+    assert gone == [layer.name for layer in dense.compute_layers if layer.name.startswith(branch)] != []

@@ -2,7 +2,7 @@
 under `docs/results/rank_*`.
 
     python scripts/rank_campaign.py digits --board digits.db --time-budget 3h
-    python scripts/rank_campaign.py resnet8 --board resnet8.db --time-budget 1h
+    python scripts/rank_campaign.py resnet8 --board resnet8.db --time-budget 1h --checkpoint resnet8.safetensors
 
 Resumable: the same command goes on where it was stopped; the board says what is done. `--scale smoke` takes a minute.
 """
@@ -41,6 +41,7 @@ class Campaign:
     """Fresh seeds of the finalists of each search."""
     points: int
     epochs: float | None = None
+    scratch: bool = True
 
 
 CAMPAIGNS = {
@@ -63,6 +64,7 @@ CAMPAIGNS = {
         seeds=5,
         points=2,
         epochs=1.0,
+        scratch=False,
     ),
 }
 
@@ -116,6 +118,7 @@ def main() -> None:
     parser.add_argument("campaign", choices=CAMPAIGNS)
     parser.add_argument("--board", required=True, help="storage of studies and board; made or gone on with")
     parser.add_argument("--time-budget", default="3h", help="of all runs together: 90s, 10m or 2h")
+    parser.add_argument("--checkpoint", help="of the dense network, for which training takes long; all seeds share it")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--scale", choices=("full", "smoke"), default="full")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the tables and pictures")
@@ -131,11 +134,12 @@ def main() -> None:
     studies = [f"{options.campaign}-{seed}" for seed in range(asked.searches)]
     for seed, study in enumerate(studies):
         what = ["--workload", asked.workload, "--target", ",".join(asked.targets)]
-        ways = ["--strategy", ",".join(asked.strategies), "--trials", str(asked.trials), "--stages", "none"]
-        epochs = [] if asked.epochs is None else ["--epochs", str(asked.epochs)]
-        run(["search", *what, *ways, *epochs, "--seed", str(seed), "--study", study, "--resume", *common], clock)
+        ways = ["--strategy", ",".join(asked.strategies), "--trials", str(asked.trials)]
+        ways += [] if asked.epochs is None else ["--epochs", str(asked.epochs)]
+        ways += [] if options.checkpoint is None else ["--checkpoint", options.checkpoint]
+        run(["search", *what, *ways, "--seed", str(seed), "--study", study, "--resume", *common], clock)
     wanted = ["--study", ",".join(studies), "--seeds", str(asked.seeds), "--points", str(asked.points)]
-    run(["finalists", *wanted, *common], clock)
+    run(["finalists", *wanted, *([] if asked.scratch else ["--no-scratch"]), *common], clock)
 
     for target in asked.targets:
         stem = options.out / f"rank_{options.campaign}_{target.replace('-', '_')}"

@@ -121,6 +121,7 @@ def _app() -> Any:
     for name, function in commands:
         app.command(name)(function)
     app.add_typer(board.benchmarks_app, name="benchmarks")
+    app.add_typer(board.plot_app, name="plot")
     app.add_typer(search.strategies_app, name="strategies")
     app.add_typer(targets.targets_app, name="targets")
     return app

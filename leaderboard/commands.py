@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from .ranking import Ranking
 
 Storage = Annotated[
     str,
@@ -97,14 +100,8 @@ def rank(
     --target fpga-zcu104 --format markdown --out rank.md
     """
     from . import render_ranking
-    from .definitions import asked_benchmark
-    from .ranking import stored_ranking
-    from .store import Store
 
-    with Store(storage, create=False) as store:
-        found = stored_ranking(store, asked_benchmark(store, workload, target, benchmark))
-    if strategy is not None:
-        found = found.only([name.strip() for name in strategy.split(",")])
+    found = _ranking(workload, target, benchmark, strategy, storage)
     if format == "table":
         _print(render_ranking.to_table(found), out)
     else:
@@ -218,6 +215,116 @@ def front_of_benchmark(
     with Store(storage, create=False) as store:
         frozen = freeze_front(store, name, [one.strip() for one in study.split(",")])
     typer.echo(f"benchmark {frozen.id} is frozen with a reference front of {len(frozen.front)} points")
+
+
+plot_app = typer.Typer(help="Pictures for papers, as SVG, PDF or PNG.", no_args_is_help=True)
+Out = Annotated[Path, typer.Option(help="File to write; its name ends in .svg, .pdf or .png.")]
+Workload = Annotated[str, typer.Option(help="The workload, such as digits/cnn.")]
+Target = Annotated[str, typer.Option(help="The target, or the key of one machine's results (name@fingerprint).")]
+Strategies = Annotated[str | None, typer.Option(help="Only these strategies, with commas between them.")]
+Definition = Annotated[
+    str | None,
+    typer.Option(help="File of a benchmark, or NAME or NAME@VERSION.", show_default="the highest version there is"),
+]
+
+
+@plot_app.command("front")
+def plot_front(
+    workload: Workload,
+    target: Target,
+    out: Out,
+    strategy: Strategies = None,
+    study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
+    finals: Annotated[bool, typer.Option("--finals", help="Finalists by test accuracy, not searches.")] = False,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Draws accuracy against speed-up, with intervals and the front.
+
+    Example: shrinkboard plot front --workload digits/cnn --target fpga-zcu104 --out front.svg
+    """
+    from .errors import LeaderboardError, quoted
+    from .pictures import draw_front
+    from .query import Query
+    from .store import Store
+
+    with Store(storage, create=False) as store:
+        asked = Query(workload=workload, target=target, strategy=strategy, study=study, finals=finals)
+        tracks = store.query(asked).tracks
+    if not tracks:
+        raise LeaderboardError("no entry matches; `shrinkboard leaderboard` lists what there is")
+    if len(tracks) > 1:
+        keys = ", ".join(track.key for track in tracks)
+        raise LeaderboardError(f"target {quoted(target)} was measured on several machines, give one of {keys}")
+    draw_front(tracks[0], out)
+    typer.echo(f"picture written to {out}")
+
+
+@plot_app.command("layers")
+def plot_layers(
+    entries: Annotated[list[str], typer.Argument(help="Ids of entries, or their first digits; a row for each.")],
+    out: Out,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Draws what is left of every layer, and in how many bits, along the network.
+
+    Example: shrinkboard plot layers 3f9a12cd 89d4bf68 --out layers.svg
+    """
+    from .pictures import draw_layers
+    from .store import Store
+
+    with Store(storage, create=False) as store:
+        found = [store.get(entry) for entry in entries]
+    draw_layers(found, out)
+    typer.echo(f"picture written to {out}")
+
+
+@plot_app.command("attainment")
+def plot_attainment(
+    workload: Workload,
+    target: Target,
+    out: Out,
+    strategy: Strategies = None,
+    benchmark: Definition = None,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Draws what half of a strategy's runs attain on the test split, between what 10 % and 90 % do.
+
+    Example: shrinkboard plot attainment --workload digits/cnn --target fpga-zcu104 --out attainment.svg
+    """
+    from .pictures import draw_attainment
+
+    draw_attainment(_ranking(workload, target, benchmark, strategy, storage), out)
+    typer.echo(f"picture written to {out}")
+
+
+@plot_app.command("convergence")
+def plot_convergence(
+    workload: Workload,
+    target: Target,
+    out: Out,
+    strategy: Strategies = None,
+    benchmark: Definition = None,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Draws how the hypervolume of searches grew with trials and with seconds.
+
+    Example: shrinkboard plot convergence --workload digits/cnn --target fpga-zcu104 --out convergence.svg
+    """
+    from .pictures import draw_convergence
+
+    draw_convergence(_ranking(workload, target, benchmark, strategy, storage), out)
+    typer.echo(f"picture written to {out}")
+
+
+def _ranking(workload: str, target: str, benchmark: str | None, strategy: str | None, storage: str) -> Ranking:
+    """The ranking of a benchmark, with these strategies shown."""
+    from .definitions import asked_benchmark
+    from .ranking import stored_ranking
+    from .store import Store
+
+    with Store(storage, create=False) as store:
+        found = stored_ranking(store, asked_benchmark(store, workload, target, benchmark))
+    return found if strategy is None else found.only([name.strip() for name in strategy.split(",")])
 
 
 def show(

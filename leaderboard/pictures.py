@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .ranking import Ranked, Ranking
+    from .ranking import Ranking
+    from .standing import Ranked
 
 SUFFIXES = (".svg", ".pdf", ".png")
 INK, FAINT = "#1d2733", "#9aa5b1"
@@ -52,6 +53,7 @@ def picture(path: Path, width: float, height: float) -> Iterator[Figure]:
         "axes.spines.right": False,
         "svg.hashsalt": "shrinkboard",
         "pdf.fonttype": 42,  # text stays text, as publishers ask
+        "svg.fonttype": "none",
     }
     with rc_context(style):
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -85,7 +87,7 @@ def draw_front(track: Track, path: Path) -> None:
             axes.scatter(*_xy(others), s=10, color=FAINT, alpha=0.6, linewidths=0, label="others", zorder=2)
         for place, name in enumerate(named):
             own = [row for row in rows if row.strategy == name]
-            style = {"color": _COLOURS[place], "marker": _MARKS[place], "linewidths": 0}
+            style: dict[str, Any] = {"color": _COLOURS[place], "marker": _MARKS[place], "linewidths": 0}
             beaten, standing = [row for row in own if not row.front], [row for row in own if row.front]
             if beaten:
                 axes.scatter(*_xy(beaten), s=16, alpha=0.45, zorder=3, **style)
@@ -98,7 +100,7 @@ def draw_front(track: Track, path: Path) -> None:
         dense = track.reference_accuracy
         if dense is not None:
             axes.axhline(100 * dense, color=FAINT, lw=0.8, ls=(0, (3, 3)), zorder=0)
-            at = {"xy": (1, 100 * dense), "xycoords": ("axes fraction", "data"), "xytext": (0, 3)}
+            at: dict[str, Any] = {"xy": (1, 100 * dense), "xycoords": ("axes fraction", "data"), "xytext": (0, 3)}
             axes.annotate("dense", textcoords="offset points", ha="right", fontsize=8, **at)
         axes.set_xlabel("speed-up over the dense network")
         axes.set_ylabel(f"{'test' if rows[0].final else 'validation'} accuracy, %")
@@ -124,7 +126,7 @@ def draw_layers(entries: Sequence[Entry], path: Path) -> None:
         seen = set[int]()
         for axes, entry in zip(panels, entries, strict=True):
             for place, layer in enumerate(entry.layers):
-                seen.add(_bar(axes, place, layer, entry.layers))
+                seen.add(_bar(axes, place, layer, len(entry.layers)))
             axes.set_xlim(-0.6, len(entry.layers) - 0.4)
             axes.set_ylim(0, 100)
             axes.set_xticks(range(len(entry.layers)), [layer.name for layer in entry.layers], rotation=90, fontsize=7)
@@ -159,9 +161,7 @@ def draw_attainment(ranking: Ranking, path: Path) -> None:
         axes.set_ylim(bottom=max(axes.get_ylim()[0], 100 * (max(accuracy for _, accuracy in corners) - SHOWN_DROP)))
         axes.set_xlabel(_gain_of(ranking))
         axes.set_ylabel("test accuracy, %")
-        axes.set_title(
-            f"Attained by half of the runs, between 10 % and 90 %: {ranking.benchmark.id}", loc="left", fontsize=9
-        )
+        axes.set_title("attained by half of the runs; the band by 90 % to 10 % of them", loc="left", fontsize=9)
         figure.legend(loc="outside right upper", fontsize=8, frameon=False)
 
 
@@ -173,6 +173,8 @@ def draw_convergence(ranking: Ranking, path: Path) -> None:
     shown = [one for one in ranking.strategies if one.progress][:NAMED]
     if not shown:
         raise LeaderboardError("the ranking has no searches whose convergence could be drawn")
+    from matplotlib.ticker import MaxNLocator
+
     names = [name for name in _AXES if all(any(p.against == name for p in one.progress) for one in shown)]
     with picture(path, 1.6 + 3.6 * len(names), 3.6) as figure:
         panels = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
@@ -190,10 +192,11 @@ def draw_convergence(ranking: Ranking, path: Path) -> None:
                     lw=1.5,
                     label=_ranked(one),
                 )
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=against == "trials"))
             axes.set_xlabel(_AXES[against])
             axes.grid(alpha=0.25)
         panels[0].set_ylabel("hypervolume, validation")
-        panels[0].set_ylim(bottom=0)
+        panels[0].set_ylim(0, 1.25 * max(max(p.mean) for one in shown for p in one.progress) or 1)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
 
@@ -205,8 +208,8 @@ _AXES: Mapping[str, str] = {
 }
 
 
-def _bar(axes: Axes, place: int, layer: LayerShape, layers: Sequence[LayerShape]) -> int:
-    """Draws a layer; which of `_BITS` it has, −1 where it is gone."""
+def _bar(axes: Axes, place: int, layer: LayerShape, count: int) -> int:
+    """Draws one layer of `count`; which of `_BITS` it has, −1 where it is gone."""
     from matplotlib.patches import Rectangle
 
     axes.add_patch(Rectangle((place - 0.4, 0), 0.8, 100, facecolor="#eceff2", edgecolor=FAINT, linewidth=0.5))
@@ -219,9 +222,8 @@ def _bar(axes: Axes, place: int, layer: LayerShape, layers: Sequence[LayerShape]
     axes.add_patch(Rectangle((place - 0.4, 0), 0.8, 100 * kept * layer.density, facecolor=_BITS[kind][1], linewidth=0))
     if layer.density < 1:
         axes.plot([place - 0.4, place + 0.4], [100 * kept] * 2, color=INK, lw=0.9)
-    factor = layer.part_of is not None and any(o.part_of == layer.part_of and o is not layer for o in layers)
-    if len(layers) <= 30:
-        told = f"{layer.channels}" + ("*" if factor else "")
+    if count <= 30:
+        told = f"{layer.channels}{'*' if layer.part_of else ''}"
         axes.annotate(told, (place, 100), (0, 2), textcoords="offset points", ha="center", fontsize=6.5, color=INK)
         axes.annotate(
             layer.weights, (place, 3), ha="center", fontsize=6, color="#ffffff" if kept * layer.density > 0.12 else INK

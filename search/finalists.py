@@ -313,7 +313,7 @@ def freeze_benchmarks(
         track = "parameters" if reference is None else cost.kind
         accuracies = [entry.ranking_accuracy(own) for entry in dense for own in entry.costs if own.key == cost.key]
         made = Benchmark.create(
-            name=f"{dense[0].workload}-{cost.key}".replace("/", "-"),
+            name=f"{dense[0].workload}-{cost.key}".replace("/", "-").replace("@", "-"),
             version=1,
             workload=dense[0].workload,
             target=cost.target,

@@ -42,6 +42,7 @@ from .pareto import front as front
 from .pareto import hypervolume as hypervolume
 from .pareto import non_dominated as non_dominated
 from .pareto import unit_square as unit_square
+from .pictures import picture as picture
 from .progress import Progress as Progress
 from .query import Board as Board
 from .query import Query as Query

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from leaderboard import picture
 from workloads import InputError
 
 from .explain import Importance, Losses, by_weight, front, stage_name
@@ -19,7 +19,6 @@ from .table import FULL, START, Row, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _INK, _FAINT = "#1d2733", "#9aa5b1"
 _FULL, _FRONT, _DENSE = "#4c78a8", "#d1495b", "#1d2733"
@@ -43,7 +42,7 @@ def draw_front(table: Table, objectives: Sequence[Objective], dense: Sequence[fl
     `dense` is the accuracy and the objectives of the dense network. What was let go stands at the accuracy that it had
     then, untrained or trained for a part.
     """
-    with _figure(6.4 * len(objectives), 5.4, path) as figure:
+    with picture(path, 6.4 * len(objectives), 5.4) as figure:
         panels = figure.subplots(2, len(objectives), squeeze=False, sharex="col", height_ratios=(3, 2))
         for i, (objective, upper, lower) in enumerate(zip(objectives, *panels, strict=True)):
             whole = None if dense is None else (dense[1 + i], 100 * dense[0])
@@ -61,7 +60,7 @@ def draw_front(table: Table, objectives: Sequence[Objective], dense: Sequence[fl
 def draw_importances(found: Sequence[Importance], path: Path) -> None:
     """Bars of every value's shares; the rank correlation of each level says in which direction it works."""
     names = by_weight(found)[:SHOWN_LEVELS][::-1]
-    with _figure(1.6 + 3.4 * len(found), 1.2 + 0.26 * len(names), path) as figure:
+    with picture(path, 1.6 + 3.4 * len(found), 1.2 + 0.26 * len(names)) as figure:
         for axes, one in zip(figure.subplots(1, len(found), squeeze=False, sharey=True)[0], found, strict=True):
             told = {matters.level: matters for matters in one.levels}
             shares = [100 * told[name].share for name in names]
@@ -81,7 +80,7 @@ def draw_sensitivity(found: Mapping[str, Losses], path: Path) -> None:
 
     tallest = max(len(one.members) for one in found.values())
     most = max(float(one.losses.max()) for one in found.values())
-    with _figure(2.0 + 3.6 * len(found), 1.4 + 0.22 * tallest, path) as figure:
+    with picture(path, 2.0 + 3.6 * len(found), 1.4 + 0.22 * tallest) as figure:
         panels = figure.subplots(1, len(found), squeeze=False)[0]
         for axes, (name, one) in zip(panels, found.items(), strict=True):
             scale = LogNorm(FAINTEST, max(most, 10 * FAINTEST), clip=True)
@@ -92,29 +91,6 @@ def draw_sensitivity(found: Mapping[str, Losses], path: Path) -> None:
             axes.set_xlabel(name)
         bar = figure.colorbar(shown, ax=list(panels), shrink=0.9)
         bar.set_label("increase of the loss, untrained", fontsize=7)
-
-
-@contextmanager
-def _figure(width: float, height: float, path: Path) -> Iterator[Figure]:
-    """A figure that is written to `path` at the end; its suffix says the format."""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    style: dict[Any, Any] = {
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "svg.hashsalt": "shrinkboard",
-    }
-    with rc_context(style):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasAgg(figure)
-        yield figure
-        try:
-            figure.savefig(path, dpi=150)
-        except OSError as error:
-            raise InputError(f"picture {path} cannot be written: {error.strerror}") from error
 
 
 def _scatter(

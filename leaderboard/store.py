@@ -276,8 +276,7 @@ class Store:
         if version is None and not create:
             raise LeaderboardError(f"storage {self.name} holds no leaderboard yet; run `shrinkboard search` first")
         if version is None:
-            self._create()
-            version = tables.STORE_VERSION
+            version = self._create()
         if version < tables.STORE_VERSION:
             self._upgrade()
         if version > tables.STORE_VERSION:
@@ -285,21 +284,28 @@ class Store:
                 f"storage {self.name} has schema {version}, this shrinkboard knows {tables.STORE_VERSION}; upgrade it"
             )
 
-    def _create(self) -> None:
+    def _create(self) -> int:
+        """Makes the tables and returns their version: another's, where another process was first."""
         if self._engine.dialect.name == "sqlite":
             with self._errors():
                 _use_wal(self._engine)
         with self.transaction(write=True, lock=_CREATION_LOCK) as connection:
+            standing = _version(connection)
+            if standing is not None:
+                return standing
+            tables.stamp.create(connection)
             tables.metadata.create_all(connection)
-            _insert_if_absent(connection, tables.meta, {"name": "schema", "value": str(tables.STORE_VERSION)})
+            connection.execute(sa.insert(tables.stamp).values(version_num=str(tables.STORE_VERSION)))
+            connection.execute(sa.insert(tables.meta).values(tables.META))
+            return tables.STORE_VERSION
 
     def _upgrade(self) -> None:
+        from . import _migrate
+
         with self.transaction(write=True, lock=_CREATION_LOCK) as connection:
-            # Read again below the lock: another process may have been first.
-            version = _version(connection)
-            assert version is not None
-            if version < tables.STORE_VERSION:
-                tables.upgrade(connection, version)
+            # Read again below the lock: another process may have been first, and then there is nothing to do.
+            stamped = _stamped(connection)
+            _migrate.upgrade(connection, None if stamped is not None else _version(connection))
 
     def make_tables(self, metadata: sa.MetaData) -> None:
         """Makes the tables that another room keeps beside the board's, where they are missing."""
@@ -428,10 +434,19 @@ def _reason(error: Exception, url: URL) -> str:
 
 
 def _version(connection: Connection) -> int | None:
-    if not sa.inspect(connection).has_table(tables.meta.name):
-        return None
+    """Of the board's tables; None where there are none."""
+    stamped = _stamped(connection)
+    if stamped is not None or not sa.inspect(connection).has_table(tables.meta.name):
+        return stamped
     value = connection.execute(sa.select(tables.meta.c.value).where(tables.meta.c.name == "schema")).scalar()
     return None if value is None else int(value)
+
+
+def _stamped(connection: Connection) -> int | None:
+    """The version that Alembic knows of; None for boards from before version 4, too."""
+    if not sa.inspect(connection).has_table(tables.VERSION_TABLE):
+        return None
+    return int(connection.execute(sa.select(tables.stamp.c.version_num)).scalar_one())
 
 
 def _reference(connection: Connection, workload: str, key: str) -> Reference | None:
@@ -511,6 +526,7 @@ def _add_cost(connection: Connection, entry: Entry, cost: TargetCost) -> None:
             track=track,
             entry=entry.id,
             final=entry.final,
+            strategy=entry.strategy,
             accuracy=accuracy,
             # In points; rounded, so that 0.98 − 0.97 is a drop of exactly one.
             drop=round(100 * (entry.dense_accuracy - accuracy), 9),

@@ -7,7 +7,8 @@ import math
 import operator
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
@@ -15,10 +16,11 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.sql.visitors import iterate
 
 from . import _tables as tables
-from .errors import LeaderboardError, quoted
+from .errors import LeaderboardError, quoted, writing
 
 if TYPE_CHECKING:
     import pandas
+    import pyarrow
 
 Front = Literal["speed", "training"]
 """What accuracy is set against: the speed-up, or the seconds that the whole training took, dense network included."""
@@ -142,6 +144,7 @@ class Track:
     reference_latency: float | None
     """Of the dense network, frozen, in seconds."""
     reference_accuracy: float | None
+    """Likewise on validation; None on a board of finals."""
     rows: tuple[Row, ...]
     matched: int
     """Rows that match, before `limit` and `pareto`."""
@@ -159,11 +162,42 @@ class Board:
         """The rows of all tracks, one after the other."""
         return [row for track in self.tracks for row in track.rows]
 
-    def to_pandas(self) -> pandas.DataFrame:
-        """One row per `Row`, columns named as its fields."""
-        import pandas
+    def to_arrow(self) -> pyarrow.Table:
+        """One row per `Row`, columns named as its fields, in pyarrow; `polars.from_arrow` takes it without copying."""
+        import pyarrow
 
-        return pandas.DataFrame([asdict(row) for row in self.rows], columns=[field.name for field in fields(Row)])
+        kinds = {"str": pyarrow.string(), "int": pyarrow.int64(), "float": pyarrow.float64(), "bool": pyarrow.bool_()}
+        declared = {field.name: str(field.type).partition(" | ") for field in fields(Row)}
+        schema = pyarrow.schema(
+            pyarrow.field(name, kinds[kind], nullable=bool(optional)) for name, (kind, optional, _) in declared.items()
+        )
+        rows = self.rows
+        return pyarrow.table({name: [getattr(row, name) for row in rows] for name in declared}, schema=schema)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Arrow's PyCapsule interface, by which `polars.DataFrame(board)` and others read it."""
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row per `Row`, columns named as its fields; an absent figure is NaN."""
+        return self.to_arrow().to_pandas()
+
+    def to_parquet(self, path: str | Path) -> None:
+        """Writes `to_arrow` as a Parquet file; raises `LeaderboardError` where that fails."""
+        from pyarrow import parquet
+
+        with writing(path):
+            parquet.write_table(self.to_arrow(), path, compression="zstd")
+
+    def to_csv(self, path: str | Path) -> None:
+        """Writes a header and one line per `Row`; raises `LeaderboardError` where that fails.
+
+        An absent figure is an empty cell; text that a spreadsheet would run as a formula has ' before it.
+        """
+        from .render import to_csv
+
+        with writing(path):
+            Path(path).write_text(to_csv(self), encoding="utf-8")
 
 
 def parse_latency(text: str) -> float:
@@ -249,7 +283,7 @@ def _track(connection: Connection, track: Any, query: Query, conditions: list[sa
         key=track.key,
         kind=track.kind,
         reference_latency=None if reference is None else reference.latency,
-        reference_accuracy=None if reference is None else reference.dense_accuracy,
+        reference_accuracy=None if reference is None or query.finals else reference.dense_accuracy,
         rows=tuple(Row(*row[:-1]) for row in rows),
         matched=matched,
     )

@@ -1,3 +1,4 @@
+from .ask import leaderboard as leaderboard
 from .benchmark import CAP as CAP
 from .benchmark import REFERENCE_DROP as REFERENCE_DROP
 from .benchmark import Benchmark as Benchmark

@@ -52,6 +52,7 @@ from .measured import MeasuredTarget as MeasuredTarget
 from .measured import Program as Program
 from .measured import Quiet as Quiet
 from .measured import Session as Session
+from .qonnx_export import export_qonnx as export_qonnx
 from .registry import target as target
 from .registry import target_names as target_names
 from .roofline import Device as Device

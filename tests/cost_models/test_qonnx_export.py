@@ -17,6 +17,7 @@ from torch import nn
 
 from cost_models import export_qonnx
 from strategies import Compressed, Plan, Simulated, strategy
+from tests.strategies.subjects import decoder, residual, segmenter
 from workloads import (
     Dense,
     Format,
@@ -30,8 +31,6 @@ from workloads import (
     network_from_onnx,
     trace,
 )
-
-from tests.strategies.subjects import decoder, residual, segmenter
 
 SUBJECTS: dict[str, Callable[[], Dense]] = {"residual": residual, "decoder": decoder, "segmenter": segmenter}
 

@@ -147,7 +147,7 @@ def test_weights_and_inputs_lie_on_the_grids_that_are_told(digits: Dense, form: 
     if isinstance(told.weight, IntegerGrid):
         codes = weight / torch.from_numpy(told.weight.scale)[:, None]
         inputs = seen[0].double() / float(told.activation.scale) + told.activation.zero
-        assert codes.abs().max() < 2 ** (form.bits - 1) and 0 <= inputs.min() and inputs.max() < 2**form.bits
+        assert codes.abs().max() < 2 ** (form.bits - 1) and inputs.min() >= 0 and inputs.max() < 2**form.bits
         for whole in (codes, inputs):
             torch.testing.assert_close(whole, whole.round(), rtol=0, atol=1e-3)
         return

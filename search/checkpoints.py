@@ -22,9 +22,14 @@ def checkpoint_path(study: str, strategy: str, trial: int, plan: str, dense: str
     Named by all that its training depends on: the digests of its plan and of the dense network, and the epochs of the
     whole training, for another study may have had this name.
     """
-    names = (re.sub(r"[^\w.@+-]+", "-", name) for name in (study, strategy))
     content = hashlib.sha256(f"{plan} {dense} {epochs}".encode()).hexdigest()
-    return cache_folder().joinpath("paused", *names, f"{trial}-{content[:24]}.safetensors")
+    return paused_folder(study, strategy) / f"{trial}-{content[:24]}.safetensors"
+
+
+def paused_folder(study: str, strategy: str = "") -> Path:
+    """Where the candidates of a study are paused, or those of one of its strategies."""
+    names = (re.sub(r"[^\w.@+-]+", "-", name) for name in (study, strategy))
+    return cache_folder().joinpath("paused", *names)
 
 
 def pause(path: Path, compressed: Compressed, state: TrainingState) -> None:

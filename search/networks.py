@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from strategies import Compressed, Plan, rebuilt, tensors_of
 from strategies import strategy as by_name
-from workloads import Dense, InputError, cache_folder, digest, eval_mode, write_whole
+from workloads import Dense, InputError, Workload, cache_folder, digest, eval_mode, write_whole
 
 PROBE = "probe"
 """The tensor that holds what the network made of a picture of noise: who rebuilds it can prove it."""
@@ -51,27 +51,35 @@ def network_file(weights: str) -> Path:
     return networks_folder() / f"{weights}.safetensors"
 
 
+def digest_of(compressed: Compressed) -> str:
+    """What `keep_network` would keep a network under."""
+    return digest(tensors_of(compressed))
+
+
 def keep_network(compressed: Compressed, dense: Dense, study: str) -> str | None:
     """Keeps a trained network; its digest, or None where it cannot be written: a full disk fails no evaluation."""
-    tensors = tensors_of(compressed)
+    found = digest_of(compressed)
+    with contextlib.suppress(OSError):
+        # One that is there already is written again: its age says that it is needed.
+        write_whole(network_file(found), file_of(compressed, dense.workload, dense.digest, study))
+        return found
+    return None
+
+
+def file_of(compressed: Compressed, workload: Workload, dense: str, study: str) -> bytes:
+    """The content of a file that `read_network` reads; `dense` is the digest of the dense network."""
     about = {
         "plan": json.dumps(compressed.plan.to_json()),
         "strategy": compressed.plan.strategy,
-        "workload": dense.workload.name,
+        "workload": workload.name,
         "seed": str(compressed.seed),
-        "dense": dense.digest,
+        "dense": dense,
         "study": study,
         "layout": _layout(compressed.module),
     }
-    found = digest(tensors)
-    with contextlib.suppress(OSError):
-        # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
-        whole = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
-        whole[PROBE] = _probe(compressed.module, dense.workload.example)
-        # One that is there already is written again: its age says that it is needed.
-        write_whole(network_file(found), safetensors.torch.save(whole, about))
-        return found
-    return None
+    # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
+    tensors = {name: tensor.contiguous().clone() for name, tensor in tensors_of(compressed).items()}
+    return safetensors.torch.save({**tensors, PROBE: _probe(compressed.module, workload.example)}, about)
 
 
 def read_network(path: Path) -> KeptNetwork:

@@ -19,11 +19,11 @@ from leaderboard import Entry, Store
 from strategies import Compressed, Plan, Simulated
 from strategies import strategy as by_name
 from workloads import Dense, InputError, Progress, TrainingCost, dense_is_cached, untrained
+from workloads import dense as dense_network
 
 from .evaluation import Evaluator, Subject
 from .networks import KeptNetwork, network_file, read_network, restored
 
-DEFAULT_STORAGE = "sqlite:///shrinkboard.db"
 Source = Literal["kept", "given", "trained"]
 """Weights from the cache folder, from a file that the caller names, or from training again."""
 
@@ -50,7 +50,7 @@ class Recreated:
     """Its fp32 network in eval mode, with masks, formats and plan."""
     source: Source
     evaluator: Evaluator
-    """Of the entry's subject, without targets."""
+    """Of the entry's subject, without targets; its dense network is untrained where it was not needed."""
     cost: TrainingCost | None = None
     """Of training again; None where nothing was trained."""
 
@@ -66,7 +66,7 @@ class Recreated:
 
 def load(
     entry: Entry | str,
-    storage: str = DEFAULT_STORAGE,
+    storage: str = "shrinkboard.db",
     *,
     weights: Path | str | None = None,
     model: str | None = None,
@@ -85,7 +85,7 @@ def load(
 
 def recreate(
     entry: Entry | str,
-    storage: str = DEFAULT_STORAGE,
+    storage: str = "shrinkboard.db",
     *,
     weights: Path | str | None = None,
     retrain: bool = False,
@@ -104,21 +104,16 @@ def recreate(
     if isinstance(entry, str):
         with Store(storage, create=False) as store:
             entry = store.get(entry)
-    evaluator = Evaluator(subject_of(entry, own or Own()), [])
-    plan = plan_of(entry)
+    subject = subject_of(entry, own or Own())
+    plan_of(entry)
     found = None if retrain else find_weights(entry, weights, say)
     if found is not None:
-        evaluator = Evaluator(evaluator.subject, [], dense=_any_dense(evaluator))
-        try:
-            compressed = restored(found, evaluator.dense, plan)
-        except InputError as error:
-            if weights is not None:
-                raise InputError(f"weights {weights}: {error}; leave them out to train the network again") from error
-            say(f"the kept weights cannot be used: {error}")
-            evaluator = Evaluator(evaluator.subject, [])
-        else:
+        evaluator = Evaluator(subject, [], dense=_any_dense(subject))
+        compressed = from_weights(entry, found, evaluator.dense, weights, say)
+        if compressed is not None:
             return Recreated(entry, compressed, "kept" if weights is None else "given", evaluator)
-    check_checkpoint(entry, evaluator.subject)
+    check_checkpoint(entry, subject)
+    evaluator = Evaluator(subject, [])
     dense = evaluator.open_dense(progress)
     if dense.digest != entry.dense_digest:
         raise InputError(
@@ -128,6 +123,27 @@ def recreate(
         )
     compressed, cost = trained_again(entry, evaluator, progress)
     return Recreated(entry, compressed, "trained", evaluator, cost)
+
+
+def from_weights(
+    entry: Entry,
+    kept: KeptNetwork,
+    dense: Dense,
+    given: Path | str | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Compressed | None:
+    """The network that the weights are of.
+
+    Where it cannot be rebuilt from them, `InputError` for a file that was `given`; for one in the cache None, and `say`
+    is told.
+    """
+    try:
+        return restored(kept, dense, plan_of(entry))
+    except InputError as error:
+        if given is not None:
+            raise InputError(f"weights {given}: {error}; leave them out to train the network again") from error
+        say(f"the kept weights of entry {entry.id} cannot be used: {error}")
+        return None
 
 
 def trained_again(
@@ -219,7 +235,7 @@ def _read_checked(entry: Entry, path: Path) -> KeptNetwork:
     return kept
 
 
-def _any_dense(evaluator: Evaluator) -> Dense:
+def _any_dense(subject: Subject) -> Dense:
     """The dense network where it lies ready; its untrained self, which has the same structure, where it does not."""
-    workload, seed = evaluator.subject.open(), evaluator.subject.seed
-    return evaluator.dense if dense_is_cached(workload, seed) else untrained(workload, seed)
+    workload = subject.open()
+    return (dense_network if dense_is_cached(workload, subject.seed) else untrained)(workload, subject.seed)

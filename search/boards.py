@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 
 from leaderboard import LeaderboardError, Store
 from workloads import InputError, cache_folder, write_whole
@@ -89,10 +89,12 @@ def forget_boards(names: list[str]) -> None:
 
 
 def _name(store: Store) -> str:
-    """The storage without its password; empty for one in memory."""
+    """The storage without any password; empty for one in memory."""
     url = make_url(store.url)
     if url.get_backend_name() != "sqlite":
-        return store.name
+        query = {name: value for name, value in url.query.items() if "pass" not in name.lower()}
+        told = URL.create(url.drivername, url.username, None, url.host, url.port, url.database, query)
+        return told.render_as_string()
     return "" if url.database in (None, "", ":memory:") else str(Path(str(url.database)).resolve())
 
 

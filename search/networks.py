@@ -60,7 +60,8 @@ def keep_network(compressed: Compressed, dense: Dense, study: str) -> str | None
     """Keeps a trained network; its digest, or None where it cannot be written: a full disk fails no evaluation."""
     found = digest_of(compressed)
     with contextlib.suppress(OSError):
-        # One that is there already is written again: its age says that it is needed.
+        # One that is there already is written again: its age says that it is needed. Plans that come to the same
+        # tensors share the file, which tells the last of them.
         write_whole(network_file(found), file_of(compressed, dense.workload, dense.digest, study))
         return found
     return None

@@ -22,12 +22,13 @@ _PUBLIC = {
     "cost_models": "ConvFolding Cost CostModel CpuTarget Deployable Effort Figure LayerFolding MeasuredBoard "
     "MeasuredTarget PIPELINE_DEPTH Program PublishedDesign Quiet RESOURCES Reference RtlBlock "
     "RtlChain Session Telemetry bram18 check_cost_model compare design_power estimate exclusive "
-    "export_onnx fingerprint fpga_names layers_in_int8 measured_activity measured_boards "
+    "export_onnx export_qonnx fingerprint fpga_names layers_in_int8 measured_activity measured_boards "
     "multiplies_int8_exactly named_fpga pinned power_measurements power_model processor quantise_onnx "
     "read_fpgaconvnet rtl_images rtl_reference runs_in_int8 simulate_rtl target target_names "
     "thread_timer weight_bytes",
     "leaderboard": "Benchmark Board Entry Query Ranking Store hypervolume leaderboard rank stored_ranking write_report",
-    "search": "Campaign Evaluator Job Subject Summary run_campaign",
+    "search": "Campaign Evaluator Job Own Recreated Subject Summary Verified export_network load recreate run_campaign "
+    "verify",
 }
 _ROOM_OF = {name: room for room, names in _PUBLIC.items() for name in names.split()}
 __all__ = sorted(_ROOM_OF)
@@ -91,6 +92,7 @@ def _app() -> Any:
     import cost_models.commands as targets
     import leaderboard.commands as board
     import search.commands as search
+    import search.entry_commands as entries
 
     app = typer.Typer(
         name="shrinkboard",
@@ -109,6 +111,9 @@ def _app() -> Any:
         ("report", board.report),
         ("dump", board.dump),
         ("import", board.import_),
+        ("export", entries.export),
+        ("verify", entries.verify),
+        ("gc", entries.gc),
         ("estimate", targets.estimate),
         ("status", search.status),
         ("workers", search.workers),

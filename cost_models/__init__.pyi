@@ -12,6 +12,7 @@ from .counts import scale_bits as scale_bits
 from .counts import stored_bits as stored_bits
 from .cpu import CpuTarget as CpuTarget
 from .cpu_onnxruntime import CpuOnnxRuntime as CpuOnnxRuntime
+from .cpu_onnxruntime import quantised_onnx as quantised_onnx
 from .cpu_openvino import CpuOpenVino as CpuOpenVino
 from .cpu_torch import CpuTorch as CpuTorch
 from .export import export_onnx as export_onnx
@@ -52,6 +53,7 @@ from .measured import MeasuredTarget as MeasuredTarget
 from .measured import Program as Program
 from .measured import Quiet as Quiet
 from .measured import Session as Session
+from .qonnx_export import export_qonnx as export_qonnx
 from .registry import target as target
 from .registry import target_names as target_names
 from .roofline import Device as Device

@@ -136,6 +136,15 @@ class Store:
             found = connection.execute(sa.select(c.document).where(at_key)).scalar()
         return None if found is None else Entry.from_json(found)
 
+    def weights(self) -> set[str]:
+        """Digests of all networks that entries name."""
+        document = tables.entries.c.document
+        # Text in both; only PostgreSQL has to be told that it is JSON.
+        postgres = self._engine.dialect.name == "postgresql"
+        found = (sa.cast(document, sa.JSON) if postgres else sa.type_coerce(document, sa.JSON))["weights"].as_string()
+        with self.transaction() as connection:
+            return {row.weights for row in connection.execute(sa.select(found.label("weights"))) if row.weights}
+
     def query(self, query: Query) -> Board:
         """The rows that `query` asks for, one track per workload and target key."""
         with self.transaction() as connection:

@@ -4,6 +4,8 @@ from .campaign import run_campaign as run_campaign
 from .evaluation import Evaluator as Evaluator
 from .evaluation import Job as Job
 from .evaluation import Subject as Subject
+from .exporting import Exported as Exported
+from .exporting import export_network as export_network
 from .finalists import Finals as Finals
 from .finalists import chosen as chosen
 from .finalists import read_studies as read_studies
@@ -16,3 +18,10 @@ from .objectives import default_objectives as default_objectives
 from .objectives import ranking_accuracy as ranking_accuracy
 from .objectives import values as values
 from .ranking import CAP as CAP
+from .recreation import Own as Own
+from .recreation import Recreated as Recreated
+from .recreation import load as load
+from .recreation import recreate as recreate
+from .verification import Check as Check
+from .verification import Verified as Verified
+from .verification import verify as verify

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import safetensors
 import safetensors.torch
-from torch import Tensor
 
-from strategies import Compressed
+from strategies import Compressed, part_of, tensors_of
 from workloads import TrainingCost, TrainingState, cache_folder, write_whole
 
 
@@ -23,17 +22,19 @@ def checkpoint_path(study: str, strategy: str, trial: int, plan: str, dense: str
     Named by all that its training depends on: the digests of its plan and of the dense network, and the epochs of the
     whole training, for another study may have had this name.
     """
-    names = (re.sub(r"[^\w.@+-]+", "-", name) for name in (study, strategy))
     content = hashlib.sha256(f"{plan} {dense} {epochs}".encode()).hexdigest()
-    return cache_folder().joinpath("paused", *names, f"{trial}-{content[:24]}.safetensors")
+    return paused_folder(study, strategy) / f"{trial}-{content[:24]}.safetensors"
+
+
+def paused_folder(study: str, strategy: str = "") -> Path:
+    """Where the candidates of a study are paused, or those of one of its strategies."""
+    names = (re.sub(r"[^\w.@+-]+", "-", name) for name in (study, strategy))
+    return cache_folder().joinpath("paused", *names)
 
 
 def pause(path: Path, compressed: Compressed, state: TrainingState) -> None:
     """Writes the candidate down."""
-    tensors: dict[str, Tensor] = {}
-    tensors |= {f"weight/{name}": tensor for name, tensor in compressed.module.state_dict().items()}
-    tensors |= {f"mask/{name}": mask for name, mask in compressed.masks.items()}
-    tensors |= {f"momentum/{name}": tensor for name, tensor in state.optimizer.items()}
+    tensors = tensors_of(compressed) | {f"momentum/{name}": tensor for name, tensor in state.optimizer.items()}
     about = {"epochs": json.dumps(state.epochs_done), "cost": json.dumps(asdict(state.cost))}
     content = safetensors.torch.save({name: t.detach().contiguous().clone() for name, t in tensors.items()}, about)
     put(path, content)
@@ -64,14 +65,14 @@ def resume(path: Path, compressed: Compressed, until: float) -> TrainingState | 
             about = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         state = TrainingState(
-            float(json.loads(about["epochs"])), TrainingCost(**json.loads(about["cost"])), _part(tensors, "momentum")
+            float(json.loads(about["epochs"])), TrainingCost(**json.loads(about["cost"])), part_of(tensors, "momentum")
         )
         if state.epochs_done > until + 1e-9:
             return None
-        compressed.module.load_state_dict(_part(tensors, "weight"))
+        compressed.module.load_state_dict(part_of(tensors, "weight"))
     except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError):
         return None
-    compressed.masks = _part(tensors, "mask")
+    compressed.masks = part_of(tensors, "mask")
     return state
 
 
@@ -79,7 +80,3 @@ def forget(path: Path) -> None:
     """Removes the candidate; one that is not there is no fault."""
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
-
-
-def _part(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
-    return {name.removeprefix(f"{kind}/"): t for name, t in tensors.items() if name.startswith(f"{kind}/")}

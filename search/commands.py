@@ -327,7 +327,7 @@ def replay(
 
     counts = _counts(workers)
     if out is not None:
-        _check_file(out)
+        check_file(out)
     with _recorded(storage, study, strategy) as (recorded, _):
         settings = recorded.settings
         staging = settings.staging
@@ -708,7 +708,7 @@ def _counts(text: str) -> list[int]:
     return list(dict.fromkeys(map(int, parts)))
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
     """Raises `InputError` where nothing could be written to `path`: before the work is done, not after."""
     from workloads import InputError
 

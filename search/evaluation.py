@@ -43,6 +43,7 @@ from workloads import (
 )
 
 from .checkpoints import checkpoint_path, forget, pause, resume
+from .networks import keep_network
 from .objectives import Known, Limit
 from .screening import IMAGES
 
@@ -282,13 +283,28 @@ class Evaluator:
         state: TrainingState | None,
         began: float,
     ) -> Entry:
-        subject = self.dense
-        cost = TrainingCost(0.0, 0.0, 0)
-        if job.epochs > 0:
-            begun = state.epochs_done if state else 0.0
-            cost = method.tune(compressed, subject, job.epochs - begun, total_epochs=job.epochs, state=state).cost
-        else:
-            method.recalibrate(compressed, subject)
+        cost = self.finish(method, compressed, job.epochs, state)
+        return self.entry(job, compressed, cost, keep_network(compressed, self.dense, job.study))
+
+    def finish(
+        self,
+        method: Strategy,
+        compressed: Compressed,
+        epochs: float,
+        state: TrainingState | None = None,
+        progress: Progress | None = None,
+    ) -> TrainingCost:
+        """Trains a compressed network to the end of `epochs`; one that is not trained is made fit to be evaluated."""
+        if epochs == 0:
+            method.recalibrate(compressed, self.dense)
+            return TrainingCost(0.0, 0.0, 0)
+        begun = state.epochs_done if state else 0.0
+        left = epochs - begun
+        return method.tune(compressed, self.dense, left, total_epochs=epochs, state=state, progress=progress).cost
+
+    def entry(self, job: Job, compressed: Compressed, cost: TrainingCost, weights: str | None) -> Entry:
+        """The entry of a network that is trained to its end; `weights` is the digest that it is kept under."""
+        subject, method, plan = self.dense, strategy(job.strategy), Plan.from_json(job.plan)
         deployed = self.deployable(compressed)
         simulated = Simulated(deployed.module, compressed.formats, deployed.calibration)
         parts: tuple[Part, ...] = ("validation", "test") if job.final else ("validation",)
@@ -314,6 +330,7 @@ class Evaluator:
             seed=self.subject.seed,
             plan=_as_it_ended(plan, self.reference_network.network, deployed.network).to_json(),
             plan_digest=plan.digest,
+            weights=weights,
             knobs=dict(job.knobs),
             epochs=float(job.epochs),
             accuracy=accuracy,

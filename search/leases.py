@@ -22,6 +22,7 @@ from sqlalchemy.engine import Connection
 
 from leaderboard import Entry, LeaderboardError, Store
 
+from .boards import note_board
 from .drivers import Presence, Stop
 from .patience import Patience
 from .unsaved import forget_unsaved, keep_unsaved, unsaved
@@ -82,6 +83,16 @@ def leases_of(store: Store, study: str) -> list[Lease]:
         if not sa.inspect(connection).has_table(leases.name):
             return []
         return _rows(connection, leases.c.study == study)
+
+
+def open_candidates(store: Store) -> set[tuple[str, str, str]]:
+    """Study, strategy and number of all candidates that have not ended; empty where nobody has searched with leases."""
+    with store.transaction() as connection:
+        if not sa.inspect(connection).has_table(leases.name):
+            return set()
+        c = leases.c
+        rows = connection.execute(sa.select(c.study, c.strategy, c.trial).where(c.state == "running"))
+        return {(row.study, row.strategy, str(row.trial)) for row in rows}
 
 
 class Board(Protocol):
@@ -185,6 +196,7 @@ class Leases(Claims):
         self._known: dict[str, int] = {}
         """Strategy → the number up to which all candidates are known to have ended."""
         store.make_tables(metadata)
+        note_board(store)
         self.rank = len(presence.others)
 
     @property

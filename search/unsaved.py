@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from leaderboard import Entry, LeaderboardError
@@ -24,12 +25,19 @@ def forget_unsaved(entry: Entry) -> None:
 
 def unsaved(study: str) -> list[Entry]:
     """Entries of a study that an earlier driver on this machine could not save; files that are damaged are left out."""
+    return [entry for entry in _entries(_folder(study).glob("*.json")) if entry.study == study]
+
+
+def all_unsaved() -> list[Entry]:
+    """Those of all studies."""
+    return _entries((cache_folder() / "unsaved").glob("*/*.json"))
+
+
+def _entries(paths: Iterable[Path]) -> list[Entry]:
     found = []
-    for path in sorted(_folder(study).glob("*.json")):
+    for path in sorted(paths):
         with contextlib.suppress(OSError, LeaderboardError, UnicodeDecodeError):
-            entry = Entry.from_json(path.read_text())
-            if entry.study == study:
-                found.append(entry)
+            found.append(Entry.from_json(path.read_text()))
     return found
 
 

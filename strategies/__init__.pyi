@@ -23,6 +23,9 @@ from .plan import Plan as Plan
 from .prune_loop import PruneResult as PruneResult
 from .prune_loop import csr_bytes as csr_bytes
 from .prune_loop import prune_to_drop as prune_to_drop
+from .rebuild import part_of as part_of
+from .rebuild import rebuilt as rebuilt
+from .rebuild import tensors_of as tensors_of
 from .registry import strategy as strategy
 from .registry import strategy_names as strategy_names
 from .space import Choice as Choice

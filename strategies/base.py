@@ -16,8 +16,10 @@ from workloads import (
     Dense,
     Format,
     Formats,
+    Grids,
     InputError,
     LayerFormats,
+    LayerGrids,
     Loss,
     Progress,
     TrainingState,
@@ -29,7 +31,7 @@ from workloads import (
 
 from .ops.blocks import branches, data_free_order, groups_before, named, removal_order, without
 from .ops.distillation import distillation_loss
-from .ops.grids import TRAINING_RATIOS, on_grid
+from .ops.grids import TRAINING_RATIOS, Simulated, on_grid, weight_grids
 from .ops.groups import channel_groups
 from .ops.minifloat import RATIOS
 from .ops.straight_through import quantised_pass
@@ -80,13 +82,18 @@ class Compressed:
         Biases are corrected on `calibration` (normalised batches) where the plan says so; weights that were trained
         straight-through lie on the grids that the training saw.
         """
-        settings = self.plan.settings
-        return on_grid(
-            fold_batch_norm(self.module),
-            self.formats,
-            calibration if settings.get("bias_correction") else None,
-            TRAINING_RATIOS if settings.get("straight_through") else RATIOS,
-        )
+        corrects = self.plan.settings.get("bias_correction")
+        return on_grid(fold_batch_norm(self.module), self.formats, calibration if corrects else None, self._clips_tried)
+
+    def grids(self, calibration: Sequence[Tensor]) -> Grids:
+        """The grids of the network as it is deployed: of its weights, and of its layers' inputs by `calibration`."""
+        weights = weight_grids(fold_batch_norm(self.module), self.formats, self._clips_tried)
+        inputs = Simulated(self.deployed(calibration), self.formats, calibration).grids
+        return {name: LayerGrids(weights.get(name), inputs.get(name)) for name in self.formats}
+
+    @property
+    def _clips_tried(self) -> Tensor:
+        return TRAINING_RATIOS if self.plan.settings.get("straight_through") else RATIOS
 
 
 class Strategy(abc.ABC):

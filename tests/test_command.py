@@ -52,6 +52,29 @@ def test_a_search_ends_with_a_board_a_report_and_files_for_exchange(tmp_path: Pa
     assert json.loads(again.stdout) == json.loads(shrinkboard(tmp_path, "leaderboard", "--format", "json").stdout)
 
 
+def test_an_entry_becomes_a_file_and_is_checked(tmp_path: Path) -> None:
+    searched = shrinkboard(tmp_path, *SEARCH, "--strategy", "uniform+int", "--study", "s")
+    assert searched.returncode == 0, searched.stderr
+    with sb.Store(str(tmp_path / "shrinkboard.db")) as store:
+        [entry] = [entry for entry in store.entries() if entry.role == "candidate"]
+    written = shrinkboard(tmp_path, "export", entry.id[:8], "--format", "qonnx", "--out", "network.onnx")
+    assert written.returncode == 0, written.stderr
+    assert "from its kept weights; 8 quantisers" in written.stdout
+    assert sb.network_from_onnx(tmp_path / "network.onnx").compute_layers[0].name == "conv1"
+
+    checked = shrinkboard(tmp_path, "verify", entry.id, "--format", "json")
+    assert checked.returncode == 0, checked.stderr
+    told = json.loads(checked.stdout)
+    assert told["holds"] and {check["verdict"] for check in told["checks"]} == {"same"}
+
+    better = sb.Entry.create(**entry.model_dump() | {"bytes": entry.bytes - 1})
+    with sb.Store(str(tmp_path / "tampered.db")) as store:
+        store.add(better)
+    found = shrinkboard(tmp_path, "verify", better.id, "--storage", "tampered.db")
+    assert found.returncode == 1
+    assert "it does NOT hold: " in found.stdout and "1 differs" in found.stdout
+
+
 def test_a_search_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     assert shrinkboard(tmp_path, *SEARCH, "--study", "s").returncode == 0
     again = shrinkboard(tmp_path, *SEARCH, "--study", "s")

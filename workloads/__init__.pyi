@@ -29,6 +29,11 @@ from .errors import InputError as InputError
 from .evaluation import eval_mode as eval_mode
 from .evaluation import evaluate as evaluate
 from .folding import fold_batch_norm as fold_batch_norm
+from .grids import Grid as Grid
+from .grids import Grids as Grids
+from .grids import IntegerGrid as IntegerGrid
+from .grids import LayerGrids as LayerGrids
+from .grids import MinifloatGrid as MinifloatGrid
 from .models.resnet_cifar import PadShortcut as PadShortcut
 from .network import FP32 as FP32
 from .network import Format as Format

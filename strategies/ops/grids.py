@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from workloads import Format, Formats, InputError
+from workloads import Format, Formats, Grid, InputError, IntegerGrid, MinifloatGrid
 
 from . import integers, minifloat
 from .weights import filters_first
@@ -133,11 +134,33 @@ class _Seen:
         self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
         self.samples.append(sample(values, _SAMPLES))
 
-    def quantiser(self, form: Format) -> Quantiser:
+    def grid(self, form: Format) -> Grid:
         if form.kind == "int":
-            return partial(integers.quantise_activation, low=self.low, high=self.high, bits=form.bits)
+            scale, zero = integers.activation_scale(self.low, self.high, form.bits)
+            return IntegerGrid(form.bits, np.asarray(scale), zero, signed=False)
         exponent, clip = activation_split(torch.cat(self.samples), self.low, self.high, form.bits)
-        return partial(minifloat.quantise, bits=form.bits, exponent=exponent, clip=clip)
+        return MinifloatGrid(form.bits, np.asarray(exponent), np.asarray(clip))
+
+
+def _rounding(grid: Grid) -> Quantiser:
+    """Rounds a layer's inputs to their grid."""
+    if isinstance(grid, IntegerGrid):
+        steps = 2**grid.bits - 1
+        return lambda values: torch.fake_quantize_per_tensor_affine(values, float(grid.scale), grid.zero, 0, steps)
+    return partial(minifloat.quantise, bits=grid.bits, exponent=int(grid.exponent), clip=float(grid.clip))
+
+
+def weight_grids(folded: nn.Module, formats: Formats, ratios: Tensor = minifloat.RATIOS) -> dict[str, Grid]:
+    """Layer → the grid that `on_grid` puts its weights on; layers whose format has no grid are left out."""
+    found: dict[str, Grid] = {}
+    for name, form in ((name, form.weight) for name, form in formats.items() if has_grid(form.weight)):
+        weight = filters_first(folded.get_submodule(name))
+        if form.kind == "int":
+            found[name] = IntegerGrid(form.bits, integers.weight_scale(weight, form.bits).double().numpy())
+        else:
+            exponent, clip = minifloat.best_split(weight, form.bits, ratios)
+            found[name] = MinifloatGrid(form.bits, exponent.numpy(), clip.numpy())
+    return found
 
 
 def sample(values: Tensor, count: int) -> Tensor:
@@ -173,8 +196,10 @@ class Simulated(nn.Module):
                 self.module(batch)
         for watcher in watchers:
             watcher.remove()
-        for name, form in chosen.items():
-            self._before(name, seen[name].quantiser(form))
+        self.grids: dict[str, Grid] = {name: seen[name].grid(form) for name, form in chosen.items()}
+        """Layer → the grid of its inputs."""
+        for name, grid in self.grids.items():
+            self._before(name, _rounding(grid))
 
     def forward(self, images: Tensor) -> Tensor:
         """Outputs for normalised images (N, C, H, W)."""

@@ -12,12 +12,16 @@ def quantise_weight(weight: Tensor, bits: int, clip: Tensor | None = None) -> Te
 
     The grid ends at `clip` (filters,), by default the largest |w| of the filter.
     """
-    top = 2 ** (bits - 1) - 1
+    top, scale = 2 ** (bits - 1) - 1, weight_scale(weight, bits, clip)[:, None]
     flat = weight.detach().flatten(1)
-    ends = flat.abs().amax(1, keepdim=True) if clip is None else clip[:, None]
-    scale = ends / max(top, 1)
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
     return (torch.clamp(torch.round(flat / scale), -top, top) * scale).view_as(weight)
+
+
+def weight_scale(weight: Tensor, bits: int, clip: Tensor | None = None) -> Tensor:
+    """The step of every filter's grid, (filters,): its end ÷ (2^(b−1)−1); 1 where all is zero."""
+    ends = weight.detach().flatten(1).abs().amax(1) if clip is None else clip
+    scale = ends / max(2 ** (bits - 1) - 1, 1)
+    return torch.where(scale > 0, scale, torch.ones_like(scale))
 
 
 def laplace_clip(weight: Tensor, bits: int) -> Tensor:
@@ -38,8 +42,13 @@ def laplace_ratio(bits: int) -> float:
 
 def quantise_activation(values: Tensor, low: float, high: float, bits: int) -> Tensor:
     """`values` on the asymmetric grid of 2^b steps over [low, high], which is widened to hold zero exactly."""
+    scale, zero = activation_scale(low, high, bits)
+    return torch.fake_quantize_per_tensor_affine(values, scale, zero, 0, 2**bits - 1)
+
+
+def activation_scale(low: float, high: float, bits: int) -> tuple[float, int]:
+    """Step and zero point of that grid."""
     low, high = min(low, 0.0), max(high, 0.0)
     steps = 2**bits - 1
     scale = (high - low) / steps or 1.0
-    zero = int(min(max(round(-low / scale), 0), steps))
-    return torch.fake_quantize_per_tensor_affine(values, scale, zero, 0, steps)
+    return scale, int(min(max(round(-low / scale), 0), steps))

@@ -31,6 +31,13 @@ def test_adding_twice_changes_nothing_and_other_content_is_refused(store: Store)
     assert list(store.entries()) == [entry(created=next(store.entries()).created)]
 
 
+def test_the_networks_that_entries_name(store: Store) -> None:
+    assert store.weights() == set()
+    named = [entry(trial=trial, weights=weights) for trial, weights in enumerate(("a" * 64, "b" * 64, "a" * 64, None))]
+    store.add_many(named)
+    assert store.weights() == {"a" * 64, "b" * 64}
+
+
 def test_a_refused_batch_leaves_nothing(store: Store) -> None:
     store.add(entry())
     with pytest.raises(LeaderboardError, match=r"b\.json: study"):

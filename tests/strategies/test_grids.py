@@ -6,9 +6,20 @@ import pytest
 import torch
 from torch import nn
 
-from strategies import Simulated, on_grid, quantised, strategy, weight_quantiser
+from strategies import Compressed, Plan, Simulated, on_grid, quantised, strategy, weight_quantiser
 from strategies.ops.grids import quantise_weight
-from workloads import FP32, Dense, Format, InputError, LayerFormats, calibration_batches, evaluate, fold_batch_norm
+from strategies.ops.minifloat import code_points
+from workloads import (
+    FP32,
+    Dense,
+    Format,
+    InputError,
+    IntegerGrid,
+    LayerFormats,
+    calibration_batches,
+    evaluate,
+    fold_batch_norm,
+)
 
 MF4, MF8, INT3 = Format("minifloat", 4), Format("minifloat", 8), Format("int", 3)
 
@@ -117,3 +128,31 @@ def test_unknown_quantisers_are_refused_in_one_line(name: str) -> None:
     with pytest.raises(InputError) as refusal:
         weight_quantiser(name)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("form", [INT3, Format("int", 8), MF4, MF8], ids=str)
+def test_weights_and_inputs_lie_on_the_grids_that_are_told(digits: Dense, form: Format) -> None:
+    formats = dict.fromkeys(("conv1", "conv2"), LayerFormats(form, form))
+    made = Compressed(digits.module, Plan(strategy="dense"), 0, formats=formats)
+    calibration = calibration_batches(digits.workload, digits.splits.train, 64, batch_size=32)
+    deployed, grids = made.deployed(calibration), made.grids(calibration)
+    simulated = Simulated(deployed, formats, calibration)
+    seen: list[torch.Tensor] = []
+    # After the quantiser, for hooks are called in the order in which they were registered.
+    simulated.module.get_submodule("conv2").register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        simulated(calibration[0])
+    weight = deployed.get_submodule("conv2").weight.detach().flatten(1).double()
+    told = grids["conv2"]
+    if isinstance(told.weight, IntegerGrid):
+        codes = weight / torch.from_numpy(told.weight.scale)[:, None]
+        inputs = seen[0].double() / float(told.activation.scale) + told.activation.zero
+        assert codes.abs().max() < 2 ** (form.bits - 1) and inputs.min() >= 0 and inputs.max() < 2**form.bits
+        for whole in (codes, inputs):
+            torch.testing.assert_close(whole, whole.round(), rtol=0, atol=1e-3)
+        return
+    for filters, exponent, clip in zip(weight, told.weight.exponent, told.weight.clip, strict=True):
+        points = code_points(form.bits, int(exponent)) * clip
+        assert ((filters.abs()[:, None] - points).abs().amin(1) < 1e-5 * clip).all()
+    points = code_points(form.bits, int(told.activation.exponent)) * float(told.activation.clip)
+    assert ((seen[0].unique().double().abs()[:, None] - points).abs().amin(1) < 1e-5 * points[-1]).all()

@@ -208,7 +208,8 @@ class Evaluator:
         path, compressed = self.paused_file(job), method.compress(self.dense, plan)
         state = resume(path, compressed, job.epochs if job.until is None else job.until)
         if job.until is None:
-            entry = self._entry(job, method, plan, compressed, state, began)
+            cost = self.finish(method, compressed, job.epochs, state)
+            entry = self.entry(job, compressed, cost, keep_network(compressed, self.dense, job.study), began)
             forget(path)
             return entry
         costed = job.costed
@@ -274,18 +275,6 @@ class Evaluator:
         reestimate_batch_norm(tried.module, self.dense.workload, self.dense.splits.train, batches=PROXY_BATCHES)
         return self._simulated(tried, _Sample(self.dense.splits.validation, IMAGES))
 
-    def _entry(
-        self,
-        job: Job,
-        method: Strategy,
-        plan: Plan,
-        compressed: Compressed,
-        state: TrainingState | None,
-        began: float,
-    ) -> Entry:
-        cost = self.finish(method, compressed, job.epochs, state)
-        return self.entry(job, compressed, cost, keep_network(compressed, self.dense, job.study))
-
     def finish(
         self,
         method: Strategy,
@@ -302,8 +291,13 @@ class Evaluator:
         left = epochs - begun
         return method.tune(compressed, self.dense, left, total_epochs=epochs, state=state, progress=progress).cost
 
-    def entry(self, job: Job, compressed: Compressed, cost: TrainingCost, weights: str | None) -> Entry:
-        """The entry of a network that is trained to its end; `weights` is the digest that it is kept under."""
+    def entry(
+        self, job: Job, compressed: Compressed, cost: TrainingCost, weights: str | None, began: float | None = None
+    ) -> Entry:
+        """The entry of a network that is trained to its end; `weights` is the digest that it is kept under.
+
+        `began` is when its full evaluation did, in seconds of `time.monotonic`.
+        """
         subject, method, plan = self.dense, strategy(job.strategy), Plan.from_json(job.plan)
         deployed = self.deployable(compressed)
         simulated = Simulated(deployed.module, compressed.formats, deployed.calibration)
@@ -360,7 +354,7 @@ class Evaluator:
                 "checkpoint": subject.workload.checkpoint is not None,
             },
             layers=layer_shapes(self.reference_network.network, deployed.network),
-            evaluation_seconds=time.monotonic() - began,
+            evaluation_seconds=None if began is None else time.monotonic() - began,
             origin=job.origin,
         )
 

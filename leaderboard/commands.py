@@ -93,8 +93,7 @@ def rank(
 
     Example: shrinkboard rank --workload digits/cnn --target fpga-zcu104
 
-    With pairs, fixed speeds and drops, controls and training cost: shrinkboard rank --workload digits/cnn
-    --target fpga-zcu104 --format markdown --out rank.md
+    All of it, with pairs, fixed speeds and drops, controls and training cost: add --format markdown --out rank.md
     """
     from . import render_ranking
     from .definitions import asked_benchmark
@@ -112,11 +111,7 @@ def rank(
         _write(writers[format](found), out)
 
 
-benchmarks_app = typer.Typer(
-    help="What rankings are held against: frozen definitions, shipped or in the storage.",
-    invoke_without_command=True,
-    no_args_is_help=False,
-)
+benchmarks_app = typer.Typer(invoke_without_command=True, no_args_is_help=False)
 BenchmarkName = Annotated[str, typer.Argument(help="NAME for its highest version, or NAME@VERSION.")]
 
 
@@ -126,7 +121,7 @@ def benchmarks(
     format: Annotated[Literal["table", "json"], typer.Option(help="How to print.")] = "table",
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
-    """Lists the benchmarks: what each ranks, its budget and seeds. Of one track the highest version holds.
+    """Lists what rankings are held against, shipped or in the storage. Of one track the highest version holds.
 
     Example: shrinkboard benchmarks --format json
     """

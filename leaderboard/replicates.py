@@ -93,7 +93,7 @@ def arrange(benchmark: Benchmark, finals: Iterable[Final]) -> Arranged:
         again += first is not final
     studies = {final.final_study for final in ranked.values()}
     beside = [f for f in ordered if f.final_study in studies and not (f.role == "finalist" and f.chosen)]
-    dense = {f.final_study: f for f in reversed(beside) if f.role == "control" and f.strategy == DENSE}
+    dense = {f.final_study: f for f in beside if f.role == "control" and f.strategy == DENSE}
     notes = []
     if outside:
         seeds = sorted({_or(f.search_seed) for f in outside})

@@ -15,7 +15,9 @@ from .entry import TargetCost as TargetCost
 from .entry import Training as Training
 from .errors import LeaderboardError as LeaderboardError
 from .errors import StorageUnavailable as StorageUnavailable
-from .exchange import read_entries as read_entries
+from .exchange import Exchanged as Exchanged
+from .exchange import read_files as read_files
+from .exchange import write_benchmarks as write_benchmarks
 from .exchange import write_entries as write_entries
 from .finals import Final as Final
 from .finals import Searched as Searched

@@ -38,7 +38,10 @@ def leaderboard(
     finals: Annotated[
         bool, typer.Option("--finals", help="Finalists, on the test split, instead of searches, on validation.")
     ] = False,
-    format: Annotated[Literal["table", "json", "csv", "markdown"], typer.Option(help="How to print.")] = "table",
+    format: Annotated[
+        Literal["table", "json", "csv", "markdown", "parquet"], typer.Option(help="How to print or write.")
+    ] = "table",
+    out: Annotated[Path | None, typer.Option(help="File to write instead; a table is always printed.")] = None,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
     """Lists the entries: one table per workload and target, each with its own Pareto front.
@@ -46,10 +49,19 @@ def leaderboard(
     Example: shrinkboard leaderboard --workload digits/cnn --target cpu-onnxruntime --max-drop 1.0 --pareto
 
     Accuracy against training cost: shrinkboard leaderboard --front training --pareto
+
+    For pandas or Polars: shrinkboard leaderboard --format parquet --out board.parquet
     """
     from . import render
+    from .errors import LeaderboardError, writing
     from .query import Query, parse_latency
     from .store import Store
+
+    if (format == "parquet" and out is None) or (format == "table" and out is not None):
+        raise LeaderboardError(
+            f"format {format} {'without' if out is None else 'with'} --out: parquet is written to a file, table is "
+            "printed, json, csv and markdown are either"
+        )
 
     query = Query(
         workload=workload,
@@ -67,11 +79,16 @@ def leaderboard(
     )
     with Store(storage, create=False) as store:
         board = store.query(query)
+    texts = {"json": render.to_json, "csv": render.to_csv, "markdown": render.to_markdown}
     if format == "table":
         _print(render.to_table(board) if board.tracks else "No entry matches.")
+    elif out is None:
+        typer.echo(texts[format](board).rstrip("\n"))
+    elif format == "parquet":
+        board.to_parquet(out)
     else:
-        writers = {"json": render.to_json, "csv": render.to_csv, "markdown": render.to_markdown}
-        typer.echo(writers[format](board).rstrip("\n"))
+        with writing(out):
+            out.write_text(texts[format](board), encoding="utf-8")
 
 
 def rank(
@@ -187,7 +204,8 @@ def dump_benchmarks(
 
     Example: shrinkboard benchmarks dump --out benchmarks
     """
-    from .definitions import known_benchmarks, write_benchmarks
+    from .definitions import known_benchmarks
+    from .exchange import write_benchmarks
     from .store import Store
 
     with Store(storage, create=False) as store:
@@ -240,33 +258,61 @@ def dump(
     study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
-    """Writes every entry as one JSON file, named by its id, for exchange.
+    """Writes every entry and every benchmark as one JSON file, named by its id, for exchange.
 
     Example: shrinkboard dump --out entries
     """
-    from .exchange import write_entries
+    from .exchange import write_benchmarks, write_entries
     from .store import Store
 
     with Store(storage, create=False) as store:
-        count = write_entries(store.entries(study), out)
-    typer.echo(f"{count} entries written to {out}")
+        entries = write_entries(store.entries(study), out)
+        benchmarks = write_benchmarks([] if study else store.benchmarks(), out)
+    typer.echo(f"{_counted(entries, benchmarks)} written to {out}")
 
 
 def import_(
-    files: Annotated[list[Path], typer.Argument(help="Files that dump wrote, or folders of them.")],
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Files that dump wrote, or folders of them.", show_default=False)
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only say whether they are valid; needs no storage.")] = False,
+    schema: Annotated[
+        Literal["entry", "benchmark"] | None, typer.Option(help="Print the JSON schema of such files, and end.")
+    ] = None,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
-    """Adds entries from JSON files: all of them or, where one is refused, none.
+    """Adds entries and benchmarks from JSON files: all of them or, where one is refused, none.
 
     Example: shrinkboard import entries
+
+    For every change of a folder of results: shrinkboard import --check entries
     """
-    from .exchange import read_entries
+    from .errors import LeaderboardError
+    from .exchange import json_schema, read_files
     from .store import Store
 
-    read = read_entries(files)
-    with Store(storage) as store:
-        new = store.add_many((entry for _, entry in read), sources=(str(file) for file, _ in read))
-    typer.echo(f"{new} entries imported, {len(read) - new} were already there")
+    if schema is not None:
+        typer.echo(json_schema(schema).rstrip("\n"))
+        return
+    if not files:
+        raise LeaderboardError("import: give files that `shrinkboard dump` wrote, or folders of them")
+    read = read_files(files)
+    # What a new board takes is valid.
+    with Store("sqlite://" if check else storage) as store:
+        new = store.add_many(
+            (entry for _, entry in read.entries),
+            sources=(str(file) for file, _ in read.entries),
+            benchmarks=(benchmark for _, benchmark in read.benchmarks),
+        )
+    entries, benchmarks = len(read.entries), len(read.benchmarks)
+    if check:
+        typer.echo(f"{_counted(entries, benchmarks)} checked, all valid")
+    else:
+        typer.echo(f"{_counted(new, benchmarks)} imported, {entries - new} were already there")
+
+
+def _counted(entries: int, benchmarks: int) -> str:
+    return f"{entries} entries" + (f" and {benchmarks} benchmarks" if benchmarks else "")
 
 
 def report(

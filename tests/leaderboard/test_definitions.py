@@ -87,8 +87,10 @@ def test_definitions_travel_as_files(store: Store, tmp_path: Path) -> None:
     files = sorted((tmp_path / "out").iterdir())
     assert len(files) == 2 and not (tmp_path / "escaped").exists()
     assert sorted((read_benchmark(file) for file in files), key=lambda b: b.name) == [hostile, benchmark()]
-    files[0].write_text("{}")
-    with pytest.raises(LeaderboardError, match=r"name is missing"):
+    with pytest.raises(LeaderboardError, match="one benchmark is expected"):
+        read_benchmark(tmp_path / "out")
+    files[0].write_text('{"track": "modelled"}')
+    with pytest.raises(LeaderboardError, match="benchmark: name is missing"):
         read_benchmark(files[0])
     with pytest.raises(LeaderboardError, match="no such file"):
         read_benchmark(tmp_path / "nothing.json")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from board_samples import cost, entry, training
+from board_samples import benchmark, cost, entry, training
 
-from leaderboard import Benchmark, Entry, LeaderboardError, Query, Store
+from leaderboard import Entry, LeaderboardError, Query, Reference, Store, render
 
 KEY = "cpu-onnxruntime@ab12cd34"
 TESTED = {
@@ -23,28 +23,6 @@ def finalist(**changed: Any) -> Entry:
     return entry(**{"study": "final", "role": "finalist", "seed": 101, "accuracy": TESTED, "origin": origin, **changed})
 
 
-def benchmark(**changed: Any) -> Benchmark:
-    fields: dict[str, Any] = {
-        "name": "digits-cnn-cpu",
-        "version": 1,
-        "workload": "digits/cnn",
-        "target": "cpu-onnxruntime",
-        "key": KEY,
-        "track": "measured",
-        "reference_latency": 1e-3,
-        "dense_accuracy": 0.96,
-        "dense_seeds": [101, 102],
-        "cap": 8.0,
-        "trials": 20,
-        "epochs": 2.0,
-        "training_epochs": 10.0,
-        "search_seeds": [1, 2, 3],
-        "final_seeds": 5,
-        **changed,
-    }
-    return Benchmark.create(**fields)
-
-
 def test_searches_and_finals_are_never_in_one_board(store: Store) -> None:
     store.add_many([entry(), finalist(trial=1)])
     (searched,) = store.query(Query()).rows
@@ -54,6 +32,11 @@ def test_searches_and_finals_are_never_in_one_board(store: Store) -> None:
     assert searched.front and final.front
     assert [row.trial for row in store.pareto("digits/cnn", KEY)] == [0]
     assert store.query(Query(finals=True, where="top1 > 0.96")).rows == []  # that of the test split too
+    store.freeze_reference("digits/cnn", KEY, Reference(1e-3, 0.98))
+    (on_validation,), (on_test,) = (store.query(Query(finals=finals)).tracks for finals in (False, True))
+    assert (on_validation.reference_latency, on_validation.reference_accuracy) == (1e-3, 0.98)
+    assert (on_test.reference_latency, on_test.reference_accuracy) == (1e-3, None)
+    assert "test split" in render.legend(on_test, "speed") and "test split" not in render.legend(on_validation, "speed")
 
 
 def test_a_final_says_where_it_comes_from_and_whether_it_was_chosen_for_the_track(store: Store) -> None:

@@ -103,6 +103,11 @@ def arrange(benchmark: Benchmark, finals: Iterable[Final]) -> Arranged:
         )
     if again:
         notes.append(f"{again} entries of a finalist and fresh seed that are there already are left out")
+    shared = [
+        fresh for fresh, own in grouped(ranked.values(), lambda f: f.seed) if len({f.search_seed for f in own}) > 1
+    ]
+    if shared:
+        notes.append(f"fresh seeds {_listed(shared)} serve several search seeds, whose results then share their luck")
     without = sorted(studies - dense.keys())
     if without:
         notes.append(f"no control {DENSE} in {len(without)} of {len(studies)} final studies: drops there are unknown")

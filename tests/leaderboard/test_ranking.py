@@ -348,6 +348,14 @@ def test_what_deviates_from_the_benchmark_is_said(
     assert expected in place(rank(benchmark(), own, tried), "one").deviations
 
 
+def test_fresh_seeds_that_serve_several_searches_are_said() -> None:
+    finals, tried = board({"one": 0.0}, seed=13)
+    assert not any("serve several" in note for note in rank(benchmark(), finals, tried).notes)
+    reused = several(lambda f: {"seed": 1000} if f.seed == 2001 else {}, finals)
+    told = "fresh seeds 1000 serve several search seeds, whose results then share their luck"
+    assert told in rank(benchmark(), reused, tried).notes
+
+
 def test_other_budgets_of_the_search_are_said() -> None:
     finals, tried = board({"one": 0.0}, seed=14)
     short = place(rank(benchmark(), finals, tried[:-1]), "one")

@@ -42,6 +42,13 @@ from .statistics import ALPHA, Estimate, hierarchical_bootstrap, holm, paired, r
 if TYPE_CHECKING:
     from .store import Store
 
+MANDATORY = {
+    "random": "random channels",
+    "uniform": "one ratio everywhere",
+    "l1": "layer-wise magnitude",
+    "global_l1": "global magnitude",
+}
+"""Pruners that every ranking needs, for others to be better than."""
 DRAWS = 1000
 """Of the bootstrap of fronts, for each search seed."""
 
@@ -126,7 +133,7 @@ def rank(benchmark: Benchmark, finals: Sequence[Final], searched: Sequence[Searc
         tuple(pairs),
         tuple(dense_controls(benchmark, arranged)),
         tuple(structure_controls(arranged)),
-        (*_told(pairs), *arranged.notes, *_missing(benchmark, arranged)),
+        (*_told(pairs), *arranged.notes, *_missing(benchmark, arranged, [own.strategy for own in results])),
     )
 
 
@@ -218,12 +225,12 @@ def _told(pairs: Sequence[Pair]) -> list[str]:
         return []
     needed = resolution(max(tested), len(tested))
     return [
-        f"of {len(tested)} pairs on {max(tested)} search seeds the clearest must differ by {needed:.1f} standard "
-        "deviations of its difference to be told apart; more search seeds tell more"
+        f"with {len(tested)} pairs on {max(tested)} search seeds the clearest difference must be {needed:.1f} times "
+        "its standard deviation to count; more search seeds tell more"
     ]
 
 
-def _missing(benchmark: Benchmark, arranged: Arranged) -> list[str]:
+def _missing(benchmark: Benchmark, arranged: Arranged, ranked: Sequence[str]) -> list[str]:
     """What the protocol asks for and nobody has."""
     named = {f.strategy for f in arranged.others if f.role == "control"}
     kinds = {name.partition("+")[0].partition("@")[2] for name in named}
@@ -232,7 +239,9 @@ def _missing(benchmark: Benchmark, arranged: Arranged) -> list[str]:
         "scratch-e": "scratch-e" in kinds,
         "scratch-b": "scratch-b" in kinds,
     }
+    pruners = {name.partition("+")[0] for name in ranked}
     missing = [name for name, found in there.items() if not found]
+    missing += [f"{what} ({name})" for name, what in MANDATORY.items() if name not in pruners]
     notes = [f"controls missing: {', '.join(missing)}"] if missing and arranged.finals else []
     if not benchmark.front:
         notes.append(f"{benchmark.id} has no reference front: IGD+ and epsilon are absent")

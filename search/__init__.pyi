@@ -17,7 +17,6 @@ from .objectives import Known as Known
 from .objectives import default_objectives as default_objectives
 from .objectives import ranking_accuracy as ranking_accuracy
 from .objectives import values as values
-from .ranking import CAP as CAP
 from .recreation import Own as Own
 from .recreation import Recreated as Recreated
 from .recreation import load as load

@@ -14,8 +14,7 @@ from statistics import mean
 
 import numpy as np
 
-from leaderboard import CAP as CAP_BY_TRACK
-from leaderboard import Benchmark, Entry, Origin, Store, TargetCost, front, hypervolume
+from leaderboard import CAP, Benchmark, Entry, Origin, Store, TargetCost, current_benchmark, front, hypervolume
 from strategies import Plan, strategy
 from workloads import InputError
 
@@ -181,7 +180,7 @@ def _front(entries: Sequence[Entry], key: str, points: int) -> list[Entry]:
             gain = _gain(entry, cost) if cost.key == key else None
             if gain is not None:
                 scored.append((entry, gain, entry.validation_accuracy(cost)))
-                cap = CAP_BY_TRACK["parameters" if cost.value("latency") is None else cost.kind]
+                cap = CAP["parameters" if cost.value("latency") is None else cost.kind]
     if not scored:
         return []
     gains, accuracies = np.array([gain for _, gain, _ in scored]), np.array([a for _, _, a in scored])
@@ -305,7 +304,7 @@ def freeze_benchmarks(
     ]
     settings, found = studies[0].settings, []
     for cost in dense[0].costs:
-        standing = store.benchmark(dense[0].workload, cost.key)
+        standing = current_benchmark(store, dense[0].workload, cost.key)
         if standing is not None:
             found.append(standing)
             continue
@@ -322,7 +321,7 @@ def freeze_benchmarks(
             reference_latency=None if reference is None else reference.latency,
             dense_accuracy=mean(accuracies),
             dense_seeds=[entry.seed for entry in dense],
-            cap=CAP_BY_TRACK[track],
+            cap=CAP[track],
             points=finals.points,
             trials=settings.trials,
             epochs=float(settings.epochs[0]),

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from leaderboard import Entry, hypervolume
+from leaderboard import CAP, Entry, hypervolume
 from workloads import InputError
 
 from .objectives import Known, Objective
-from .ranking import CAP
 
 
 @dataclass(frozen=True)

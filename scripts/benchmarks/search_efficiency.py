@@ -157,8 +157,8 @@ def key_of(name: str) -> str:
 
 def searched(method: str, scale: str, seed: int, boards: Path | None = None, checkpoint: str | None = None) -> Cell:
     """All full evaluations of one search in their order: seconds since its start, accuracy, speed-up."""
-    from leaderboard import Store
-    from search import CAP, Campaign, Evaluator, Subject, ranking_accuracy, run_campaign
+    from leaderboard import CAP, Store
+    from search import Campaign, Evaluator, Subject, ranking_accuracy, run_campaign
 
     chosen, settings = SCALES[scale], METHODS[method]
     evaluator = Evaluator(Subject(chosen["workload"], seed=seed, checkpoint=checkpoint), [chosen["target"]])

@@ -1,8 +1,8 @@
-"""Entries for the tests of this room."""
+"""Entries and benchmarks for the tests of this room."""
 
 from typing import Any
 
-from leaderboard import Entry
+from leaderboard import Benchmark, Entry
 
 
 def fields(**changed: Any) -> dict[str, Any]:
@@ -75,3 +75,27 @@ def scored(trial: int, accuracy: float, speedup: float | None, **changed: Any) -
         costs=[cost(speedup=speedup)],
         **changed,
     )
+
+
+def benchmark(**changed: Any) -> Benchmark:
+    """A definition for the track that `cost` is on."""
+    plain: dict[str, Any] = {
+        "name": "digits-cnn-cpu",
+        "version": 1,
+        "workload": "digits/cnn",
+        "target": "cpu-onnxruntime",
+        "key": "cpu-onnxruntime@ab12cd34",
+        "track": "measured",
+        "reference_latency": 1e-3,
+        "dense_accuracy": 0.96,
+        "dense_seeds": [101, 102],
+        "cap": 8.0,
+        "trials": 20,
+        "epochs": 2.0,
+        "training_epochs": 10.0,
+        "search_seeds": [1, 2, 3],
+        "final_seeds": 5,
+        "front": [[2.0, 0.95]],
+        "front_source": "a paper",
+    }
+    return Benchmark.create(**plain | changed)

@@ -634,9 +634,8 @@ def printed(renderable: RenderableType) -> str:
 
 
 def fit_to_print(text: str) -> bool:
-    """Whether it holds no control characters but line feeds, none that turn the direction, and no lone surrogates."""
-    refused = {*map(chr, range(32)), *map(chr, range(127, 160)), *"\u2028\u2029\u202a\u202b\u202c\u202d\u202e"} - {"\n"}
-    refused |= set("\u2066\u2067\u2068\u2069")
+    """Whether it holds no control characters but line feeds, no other line breaks, and no lone surrogates."""
+    refused = {*map(chr, range(32)), *map(chr, range(127, 160)), "\u2028", "\u2029"} - {"\n"}
     return refused.isdisjoint(text) and text == text.encode("utf-8", "replace").decode()
 
 

@@ -105,6 +105,7 @@ def _app() -> Any:
         ("leaderboard", board.leaderboard),
         ("show", board.show),
         ("report", board.report),
+        ("serve", board.serve),
         ("dump", board.dump),
         ("import", board.import_),
         ("estimate", targets.estimate),

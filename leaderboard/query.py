@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from . import _tables as tables
+from .entry import Kind
 from .errors import LeaderboardError, quoted
 
 if TYPE_CHECKING:
@@ -147,6 +148,23 @@ class Track:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """A track that a storage holds, by its names."""
+
+    workload: str
+    target: str
+    key: str
+    kind: Kind
+    segments: bool
+    """Whether its accuracies are mIoU; top-1 otherwise."""
+    timed: bool
+    """Whether any has a speed-up."""
+    searched: bool
+    finals: bool
+    """Whether it holds results of searches, and on the test split."""
+
+
+@dataclass(frozen=True)
 class Board:
     """The answer to a query."""
 
@@ -180,6 +198,28 @@ def run(connection: Connection, query: Query) -> Board:
     conditions, joined = _conditions(query)
     found = [_track(connection, track, query, conditions, joined) for track in _tracks(connection, query)]
     return Board(tuple(track for track in found if track.matched), query.front)
+
+
+def listed(connection: Connection) -> list[Listed]:
+    """Every track, by workload and key; without a look at more than one entry of each."""
+    c, costs, entries = tables.tracks.c, tables.costs, tables.entries
+    first = sa.select(entries.c.miou.is_not(None)).select_from(costs.join(entries)).where(costs.c.track == c.id)
+
+    def holds(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+        return sa.exists().where(costs.c.track == c.id, *conditions).correlate(tables.tracks)
+
+    known = {
+        "segments": first.limit(1).correlate(tables.tracks).scalar_subquery(),
+        "timed": holds(costs.c.speedup.is_not(None)),
+        "searched": holds(costs.c.final.is_(sa.false())),
+        "finals": holds(costs.c.final.is_(sa.true())),
+    }
+    names = (c.workload, c.target, c.key, c.kind)
+    statement = sa.select(*names, *(column.label(name) for name, column in known.items())).order_by(c.workload, c.key)
+    return [
+        Listed(**{**row, **{name: bool(row[name]) for name in known}})
+        for row in connection.execute(statement).mappings()
+    ]
 
 
 def _check(query: Query) -> None:

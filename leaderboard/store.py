@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import time
@@ -18,10 +19,10 @@ from sqlalchemy.engine import URL, Connection, make_url
 
 from . import _tables as tables
 from .benchmark import Benchmark
-from .entry import Entry, TargetCost
+from .entry import Entry, Method, TargetCost
 from .errors import LeaderboardError, StorageUnavailable, quoted
 from .finals import Final, Searched
-from .query import Board, Query, Row, run
+from .query import Board, Listed, Query, Row, listed, run
 
 _ALLOWED = "allowed: a file name, sqlite:///FILE, postgresql://USER@HOST/DATABASE"
 # A writer holds the lock for milliseconds; whoever waits this long stands behind something that hangs.
@@ -39,6 +40,18 @@ class Reference:
     dense_accuracy: float
     throughput: float | None = None
     """Inferences a second of the dense network in batches, where the target relates throughput to it."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A strategy on a track."""
+
+    strategy: str
+    entries: int
+    method: Method | None
+    """What its newest entry says of it."""
+    knobs: list[dict[str, Any]]
+    """Of its newest entries, the newest first."""
 
 
 class Store:
@@ -153,6 +166,35 @@ class Store:
                 return ()
             (track,) = run(connection, Query(workload=workload, target=key, pareto=True)).tracks
             return track.rows
+
+    def tracks(self) -> list[Listed]:
+        """The tracks that the storage holds, by workload and key."""
+        with self.transaction() as connection:
+            return listed(connection)
+
+    def tried(self, workload: str, key: str, strategy: str | None = None, newest: int = 200) -> list[Tried]:
+        """The strategies of a track, or one of them, by name; empty where there is none."""
+        c, e = tables.tracks.c, tables.entries.c
+        of_track = sa.and_(c.workload == workload, c.key == key)
+        joined = tables.tracks.join(tables.costs).join(tables.entries)
+        with self.transaction() as connection:
+            counted = sa.select(e.strategy, sa.func.count()).select_from(joined).where(of_track).group_by(e.strategy)
+            if strategy is not None:
+                counted = counted.where(e.strategy == strategy)
+            found = []
+            for name, entries in connection.execute(counted.order_by(e.strategy)).all():
+                query = (
+                    sa.select(_part(connection, "method"), _part(connection, "knobs"))
+                    .select_from(joined)
+                    .where(of_track, e.strategy == name)
+                    .order_by(e.created.desc(), e.id)
+                    .limit(newest)
+                )
+                rows = connection.execute(query).all()
+                method = rows[0][0]
+                about = None if method is None else Method.model_validate_json(method)
+                found.append(Tried(name, entries, about, [json.loads(knobs) for _, knobs in rows]))
+            return found
 
     def finals(self, workload: str, key: str) -> list[Final]:
         """Every entry with a test accuracy on one track: finalists and controls, by strategy, search and seed."""
@@ -432,6 +474,14 @@ def _version(connection: Connection) -> int | None:
         return None
     value = connection.execute(sa.select(tables.meta.c.value).where(tables.meta.c.name == "schema")).scalar()
     return None if value is None else int(value)
+
+
+def _part(connection: Connection, name: str) -> sa.ColumnElement[Any]:
+    """A field of an entry's document as JSON, without reading the rest of it into Python."""
+    document = tables.entries.c.document
+    if connection.dialect.name == "sqlite":
+        return sa.func.json_extract(document, f"$.{name}")
+    return sa.cast(sa.cast(document, postgresql.JSON)[name], sa.Text)
 
 
 def _reference(connection: Connection, workload: str, key: str) -> Reference | None:

@@ -1,0 +1,1 @@
+// The ranking of strategies, where there is one.

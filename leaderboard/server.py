@@ -30,6 +30,8 @@ except ImportError as error:
 
 HOST = "127.0.0.1"
 _HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -89,11 +91,14 @@ def app(store: Store) -> FastAPI:
         responses=problem,
     )
     document, policy = page()
-    tag = _tag(document.encode())
+    content = document.encode()
+    tag = _tag(content)
+    # Framing is no matter for the policy inside the document, where browsers ignore it.
+    headers = {"Content-Security-Policy": f"{policy}; frame-ancestors 'none'"}
 
     @api.get("/", include_in_schema=False)
     def board_page(request: Request) -> Response:
-        return _cached(request, document.encode(), "text/html; charset=utf-8", tag, {"Content-Security-Policy": policy})
+        return _cached(request, content, "text/html; charset=utf-8", tag, headers)
 
     @api.get("/api/tracks", response_model=answers.Tracks)
     def tracks() -> Response:
@@ -121,8 +126,8 @@ def app(store: Store) -> FastAPI:
             raise
         except LeaderboardError as error:
             return _problem(404, str(error))
-        content = answers.encoded(found)
-        return _cached(request, content, "application/json", _tag(content))
+        encoded = answers.encoded(found)
+        return _cached(request, encoded, "application/json", _tag(encoded))
 
     @api.get("/api/strategies", response_model=answers.Strategies)
     def strategies(asked: Annotated[StrategiesAsked, Parameters()]) -> Response:
@@ -182,7 +187,7 @@ def serve(store: Store, port: int, opened: Callable[[str], None] = lambda url: N
 
 
 class _Guarded:
-    """Answers GET and HEAD only, and puts the headers on every answer that keep other sites out."""
+    """Answers GET and HEAD only, and puts the headers that keep other sites out on every answer without its own."""
 
     def __init__(self, inner: ASGIApp) -> None:
         self._inner = inner
@@ -195,11 +200,8 @@ class _Guarded:
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 names = {name.lower() for name, _ in message["headers"]}
-                added = {**_HEADERS, "Content-Security-Policy": "default-src 'none'", "Cache-Control": "no-store"}
-                message["headers"] = [
-                    *message["headers"],
-                    *((k.encode(), v.encode()) for k, v in added.items() if k.lower().encode() not in names),
-                ]
+                added = [(k.lower().encode(), v.encode()) for k, v in _HEADERS.items()]
+                message["headers"] = [*message["headers"], *(pair for pair in added if pair[0] not in names)]
             if head and message["type"] == "http.response.body":
                 message = {**message, "body": b""}
             await send(message)

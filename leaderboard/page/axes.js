@@ -51,41 +51,39 @@ const axes = (() => {
   return {
     steps,
     speed: {
-      title: "Accuracy against speed", switch: "Speed", caption: "times as fast as the dense network →", rising: true,
+      column: "speedup", title: "Accuracy against speed", switch: "Speed", caption: "times as fast as the dense network →", rising: true,
       value: (r) => r.speedup, low: (r) => r.low, high: (r) => r.high, dense: () => 1, span: [0.95, 1.1],
-      ticks: ratios, label: times, words: (r) => `${words.ratio(r.speedup)} as fast`, absent: "a speed-up",
+      ticks: ratios, label: times, show: (r) => words.ratio(r.speedup), words: (r) => `${words.ratio(r.speedup)} as fast`, absent: "a speed-up",
     },
     size: {
-      title: "Accuracy against size", switch: "Size", caption: "times fewer parameters than the dense network →", rising: true,
+      column: "size", title: "Accuracy against size", switch: "Size", caption: "times fewer parameters than the dense network →", rising: true,
       value: (r) => r.size, low: () => null, high: () => null, dense: () => 1, span: [0.95, 1.1],
-      ticks: ratios, label: times, words: (r) => `${words.ratio(r.size)} fewer parameters`, absent: "parameters",
+      ticks: ratios, label: times, show: (r) => words.ratio(r.size), words: (r) => `${words.ratio(r.size)} fewer parameters`, absent: "parameters",
     },
     energy: {
-      title: "Accuracy against energy", switch: "Energy", caption: "← energy of one inference", rising: false,
+      column: "energy", title: "Accuracy against energy", switch: "Energy", caption: "← energy of one inference", rising: false,
       value: (r) => r.energy || null, low: () => null, high: () => null, dense: () => null, span: null,
       ticks: decades, label: (x) => unit(x, [[1, " J"], [1e-3, " mJ"], [1e-6, " µJ"], [1e-9, " nJ"]]),
-      words: (r) => words.joules(r.energy), absent: "an energy",
+      show: (r) => words.joules(r.energy), words: (r) => words.joules(r.energy), absent: "an energy",
     },
     training: {
-      title: "Accuracy against training", switch: "Training", caption: "← whole training, the dense network's included", rising: false,
+      column: "total_seconds", title: "Accuracy against training", switch: "Training", caption: "← whole training, the dense network's included", rising: false,
       value: (r) => r.total_seconds || null, low: () => null, high: () => null, dense: (data) => data.dense.seconds || null, span: null,
       ticks: durations, label: (x) => unit(x, [[3600, " h"], [60, " min"], [1, " s"], [1e-3, " ms"], [1e-6, " µs"]]),
-      words: (r) => `trained in ${words.seconds(r.total_seconds)}`, absent: "a training",
+      show: (r) => words.seconds(r.total_seconds), words: (r) => `trained in ${words.seconds(r.total_seconds)}`, absent: "a training",
     },
   };
 })();
 
-// Rows of a Pareto front, the best of the axis first: whoever is more accurate than all before. Equal ones stand together.
-function frontOf(rows, axis) {
-  const sign = axis.rising ? -1 : 1;
-  const sorted = rows.filter((r) => axis.value(r) !== null)
-    .sort((a, b) => sign * (axis.value(a) - axis.value(b)) || b.accuracy - a.accuracy);
+// The Pareto front of those rows that pass, the best of the axis first: whoever is more accurate than all before. Equal ones
+// stand together.
+function frontOf(data, axis, passes) {
   const front = [];
   let best = -1;
-  for (const row of sorted) {
+  for (const row of data.sorted(axis.column, axis.rising)) {
+    if (axis.value(row) === null || !passes(row)) continue;
     const last = front[front.length - 1];
-    const equal = last && row.accuracy === last.accuracy && axis.value(row) === axis.value(last);
-    if (row.accuracy > best || equal) front.push(row);
+    if (row.accuracy > best || (last && row.accuracy === last.accuracy && axis.value(row) === axis.value(last))) front.push(row);
     best = Math.max(best, row.accuracy);
   }
   return front;

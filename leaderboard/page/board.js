@@ -3,7 +3,7 @@
 const board = (() => {
   let tracks = [], data = null, model = null, axis = axes.speed;
   const zoomed = (which) => (range) => state.go({ zoom: range ? [which, ...Object.values(range).map((x) => +x.toPrecision(7))].join(",") : "" });
-  const open = (row) => state.go(state.now.beside && !state.now.entry ? { entry: state.now.beside, beside: row.id } : { entry: row.id });
+  const open = (row) => state.go(opening(row.id));
   const plots = {
     ...Object.fromEntries(["speed", "size", "energy"].map((which) => [which, new Plot(axes[which], open, zoomed(which))])),
     training: new Plot(axes.training, open, zoomed("training")),
@@ -57,11 +57,11 @@ const board = (() => {
     tip.hide();
     if (state.differs(before, "workload", "target", "split")) return load().catch((error) => said(`The board cannot be shown: ${error.message}`));
     if (state.differs(before, "method", "format", "drop", "latency", "front", "axis", "whole", "zoom")) draw();
-    else if (state.differs(before, "sort", "page")) table.show(data, model.rows, new Set(model.front));
+    else if (state.differs(before, "sort", "page")) table.show(data, model.shown, model.count, new Set(model.front));
     if (state.differs(before, "entry", "beside", "strategy")) panel.show({ data, front: model.front, axis });
   }
 
-  function passes() {
+  function filter() {
     const { method, format, drop, latency } = state.now;
     const methods = new Set(method), families = new Set(format);
     return (r) => (!methods.size || methods.has(r.method)) && (!families.size || families.has(r.family))
@@ -79,23 +79,33 @@ const board = (() => {
     const choices = ["speed", "size", "energy"].filter(has);
     const which = choices.includes(state.now.axis) ? state.now.axis : choices[0] || "size";
     axis = axes[which];
-    const passing = data.rows.filter(passes());
-    const fronts = Object.fromEntries([which, "training"].map((one) => [one, frontOf(passing, axes[one])]));
+    const passes = filter(), passing = data.rows.filter(passes);
+    const fronts = Object.fromEntries([which, "training"].map((one) => [one, frontOf(data, axes[one], passes)]));
+    const whole = passing.length === data.rows.length ? fronts : Object.fromEntries([which, "training"].map((one) => [one, frontOf(data, axes[one], () => true)]));
     const best = new Set([...fronts[which], ...fronts.training]);
-    const rows = state.now.front ? passing.filter((r) => best.has(r)) : passing;
-    model = { rows, front: fronts[which], which };
+    const shown = state.now.front ? (r) => best.has(r) : passes;
+    model = { shown, count: state.now.front ? best.size : passing.length, front: fronts[which], which };
     const zoom = zoomOf();
     const about = (one) => ({
-      data, shown: state.now.front ? fronts[one] : passing, front: fronts[one], all: passing.length === data.rows.length ? fronts[one] : frontOf(data.rows, axes[one]),
+      data, shown: state.now.front ? fronts[one] : passing, front: fronts[one], all: whole[one],
       limits: { drop: state.now.drop, latency: state.now.latency }, whole: state.now.whole, zoom: zoom && zoom.which === one ? zoom.range : null, height,
     });
     controls.show(data, model, choices);
     cards.show(data, passing, axis);
     picture("main", which, about(which));
+    table.show(data, shown, model.count, new Set(fronts[which]));
     byId("second").hidden = !has("training");
-    if (has("training")) picture("second", "training", about("training"));
-    table.show(data, rows, new Set(fronts[which]));
-    byId("strategies").replaceChildren(strategies.list(passing, fronts[which], axis));
+    later(() => {
+      if (has("training")) picture("second", "training", about("training"));
+      byId("strategies").replaceChildren(strategies.list(passing, fronts[which], axis));
+    });
+  }
+
+  // What may wait until the rest is on the screen.
+  let waiting = 0;
+  function later(work) {
+    clearTimeout(waiting);
+    requestAnimationFrame(() => { clearTimeout(waiting); waiting = setTimeout(work); });
   }
 
   function zoomOf() {

@@ -40,7 +40,8 @@ const controls = (() => {
     byId("summary").textContent = `${words.many(data.rows.length, "network", "networks")} of ${words.many(new Set(data.rows.map((r) => r.strategy)).size, "strategy", "strategies")}, `
       + `${data.finals ? "on the test split" : "on the validation split"}${data.matched > data.rows.length ? `; the first ${data.rows.length.toLocaleString("en")} of ${data.matched.toLocaleString("en")}` : ""}`;
 
-    unit = [{ size: 1, text: "s" }, { size: 1e-3, text: "ms" }, { size: 1e-6, text: "µs" }].find(({ size }) => (data.dense.latency ?? 1e-3) >= size) || { size: 1e-6, text: "µs" };
+    const slowest = data.dense.latency ?? data.rows.reduce((most, r) => Math.max(most, r.latency || 0), 0);
+    unit = [{ size: 1, text: "s" }, { size: 1e-3, text: "ms" }, { size: 1e-6, text: "µs" }].find(({ size }) => slowest >= size) || { size: 1e-6, text: "µs" };
     byId("latency-unit").textContent = unit.text;
     byId("latency-field").hidden = !data.rows.some((r) => r.latency !== null);
     for (const [field, value] of [["drop", drop], ["latency", latency === null ? null : +(latency / unit.size).toPrecision(6)]]) {
@@ -65,7 +66,7 @@ const controls = (() => {
       button(axes[which].switch, () => state.go({ axis: which, zoom: "" }), { "aria-pressed": String(model.which === which) })) : []));
     const filtered = method.length || format.length || drop !== null || latency !== null || front;
     byId("reset").hidden = !filtered;
-    byId("shown").textContent = filtered ? `${model.rows.length.toLocaleString("en")} of ${words.many(data.rows.length, "network", "networks")} shown` : "";
+    byId("shown").textContent = filtered ? `${model.count.toLocaleString("en")} of ${words.many(data.rows.length, "network", "networks")} shown` : "";
   }
 
   return { start, show };
@@ -80,7 +81,7 @@ const cards = (() => {
     byId("cards").replaceChildren(...limits.map((limit) => {
       const row = strategies.within(rows, limit, axis);
       return element("li", {}, element("span", { class: "limit" }, words.many(limit, "point", "points")),
-        row ? link({ entry: row.id }, {}, element("strong", {}, axis === axes.energy ? words.joules(row.energy) : words.ratio(axis.value(row))), element("span", { class: "unit" }, axis === axes.speed ? "as fast" : axis === axes.size ? "fewer parameters" : "an inference"),
+        row ? link(() => opening(row.id), {}, element("strong", {}, axis.show(row)), element("span", { class: "unit" }, axis === axes.speed ? "as fast" : axis === axes.size ? "fewer parameters" : "an inference"),
           marks.strategy(row), element("span", { class: "below" }, `${words.percent(row.accuracy)} %${row.latency === null ? "" : ` · ${words.seconds(row.latency)}`}`)) : element("span", { class: "none" }, "none of those shown"));
     }));
   }

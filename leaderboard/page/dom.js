@@ -19,12 +19,19 @@ const byId = (id) => document.getElementById(id);
 // Text of unknown direction and length, kept from turning round what stands beside it.
 const named = (text) => element("bdi", {}, text);
 
-// An entry's own link; a plain click stays on the page.
-const link = (change, attributes, ...children) => element("a", { href: state.address(change), ...attributes, onclick: (event) => {
-  if (event.metaKey || event.ctrlKey || event.shiftKey || event.button) return;
-  event.preventDefault();
-  event.stopPropagation();
-  state.go(change);
-} }, ...children);
+// A link to another view of this page, with an address of its own; a plain click does not load it anew. What changes may
+// depend on what is shown when it is followed.
+const link = (change, attributes, ...children) => {
+  const wanted = typeof change === "function" ? change : () => change;
+  return element("a", { href: state.address(wanted()), ...attributes, onclick: (event) => {
+    if (event.metaKey || event.ctrlKey || event.shiftKey || event.button) return;
+    event.preventDefault();
+    event.stopPropagation();
+    state.go(wanted());
+  } }, ...children);
+};
+
+// What opening a network changes: where one waits to be compared, this is the second of the two.
+const opening = (id) => state.now.beside && !state.now.entry ? { entry: state.now.beside, beside: id } : { entry: id, strategy: "" };
 
 const button = (label, onclick, attributes) => element("button", { type: "button", onclick, ...attributes }, label);

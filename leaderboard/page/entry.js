@@ -147,7 +147,7 @@ const entries = (() => {
     const line = (label, show, difference) => [label, show(a), show(b), difference];
     return [
       line(`${data.metric}, %`, (r) => words.percent(r.accuracy), `${words.points(100 * (a.accuracy - b.accuracy))} points`),
-      line("Speed-up", (r) => words.ratio(r.speedup) + (r.low === null ? "" : ` (${words.interval(r.low, r.high)})`),
+      line("Speed-up", (r) => r.low === null ? words.ratio(r.speedup) : [words.ratio(r.speedup), " ", element("span", { class: "interval" }, words.interval(r.low, r.high))],
         a.low !== null && b.low !== null && a.low <= b.high && b.low <= a.high ? "within both intervals" : change(a.speedup, b.speedup, "faster", "slower")),
       line("Latency", (r) => words.seconds(r.latency), change(a.latency, b.latency, "longer", "shorter")),
       line("Energy", (r) => words.joules(r.energy), change(a.energy, b.energy, "more", "less")),

@@ -106,7 +106,7 @@ const layers = (() => {
       element("thead", {}, element("tr", {}, ["Layer", "Kept", "", "How"].map((label, i) => element(i === 2 ? "td" : "th", { scope: i === 2 ? null : "col" }, label)))),
       element("tbody", {}, lines.map((line) => element("tr", { class: line.dropped && "dropped" },
         element("th", { scope: "row" }, named(line.layer)), element("td", { class: "amount" }, kept(line)),
-        element("td", { class: "picture" }, bar(line)), element("td", {}, notes(line).map((note) => element("span", { class: "note" }, note))))))),
+        element("td", { class: "picture" }, bar(line)), element("td", { class: "how" }, notes(line).join(", ")))))),
     explained(lines));
   }
 
@@ -117,7 +117,7 @@ const layers = (() => {
     const order = [...new Set([...(a.length >= b.length ? a : b), ...a, ...b].map((line) => line.layer))];
     if (!order.length) return element("p", { class: "note" }, "These plans change no single layer.");
     const differs = (x, y) => JSON.stringify(x) !== JSON.stringify(y);
-    const side = (line, mirrored) => [element("td", { class: "how" }, notes(line).map((note) => element("span", { class: "note" }, note))),
+    const side = (line, mirrored) => [element("td", { class: "how" }, notes(line).join(", ")),
       element("td", { class: "amount" }, kept(line)), element("td", { class: "picture" }, bar(line, mirrored))];
     return element("div", {}, legend([a, b]), element("table", { class: "layers pair" },
       element("caption", {}, "What is left of every layer in both networks"),

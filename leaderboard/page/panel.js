@@ -8,6 +8,8 @@ const panel = (() => {
     byId("panel-close").addEventListener("click", close);
     dialog.addEventListener("cancel", (event) => { event.preventDefault(); close(); });
     dialog.addEventListener("click", (event) => { if (event.target === dialog) close(); });
+    // A browser may close it by itself, as at a second Escape.
+    dialog.addEventListener("close", () => { if (state.now.entry || state.now.strategy) close(); });
     byId("pick-cancel").addEventListener("click", () => state.go({ beside: "" }));
   }
 

@@ -41,8 +41,8 @@ class Plot {
     const inside = (r) => r.accuracy >= range.bottom && r.accuracy <= range.top
       && Math.log2(axis.value(r)) >= range.left && Math.log2(axis.value(r)) <= range.right;
     const known = shown.filter((r) => axis.value(r) !== null);
-    const drawnRows = known.filter(inside);
-    this.#place = { width, height, box, range, x, y, rows: drawnRows, front: new Set(front), known: known.length };
+    const rows = known.filter(inside), best = front.filter(inside);
+    this.#place = { width, height, box, range, x, y, rows, best, front: new Set(front), known: known.length };
 
     for (const svg of [this.#layers.back, this.#layers.fore]) {
       svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
@@ -52,20 +52,27 @@ class Plot {
     this.#drawScales();
     this.#drawPoints();
     this.#drawAbove();
-    this.#holder.dataset.drawn = drawnRows.length;
-    this.#holder.dataset.hidden = known.length - drawnRows.length;
-    if (this.#at && !drawnRows.includes(this.#at)) this.#at = null;
+    this.#holder.dataset.drawn = rows.length;
   }
 
   // How many of the rows lie outside the range that is drawn, and whether one of the front does.
   get outside() {
-    const { rows, known, front } = this.#place || { rows: [], known: 0, front: new Set() };
-    return { count: known - rows.length, front: [...front].some((r) => !rows.includes(r)) };
+    const { rows, known, best, front } = this.#place || { rows: [], known: 0, best: [], front: new Set() };
+    return { count: known - rows.length, front: best.length < front.size };
   }
 
+  // Of the whole track, so that the picture stands still while filters change.
   #range() {
-    const axis = this.#axis, { data, whole, zoom } = this.#model;
+    const { data, whole, zoom } = this.#model;
     if (zoom) return zoom;
+    if (this.#full.data !== data || this.#full.whole !== whole) this.#full = { data, whole, range: this.#fullRange(data, whole) };
+    return this.#full.range;
+  }
+
+  #full = {};
+
+  #fullRange(data, whole) {
+    const axis = this.#axis;
     const dense = data.dense.accuracy;
     const rows = data.rows.filter((r) => axis.value(r) !== null);
     // Ten points below the dense network is where the ranking stops counting; what lost far more would press the rest
@@ -78,7 +85,7 @@ class Plot {
     top = Math.min(1.002, top + pad);
     bottom = Math.max(-0.002, bottom - pad);
     const denseValue = axis.dense(data);
-    const values = [...(axis.span || (denseValue ? [denseValue] : [])), ...scope.flatMap((r) => [axis.low(r) || axis.value(r), axis.high(r) ?? axis.value(r)])];
+    const values = [...(axis.span || (denseValue ? [denseValue] : [])), ...scope.flatMap((r) => [axis.value(r), axis.low(r) || axis.value(r), axis.high(r) ?? axis.value(r)])];
     const largest = values.length ? extreme(Math.max, values) : 2, smallest = values.length ? extreme(Math.min, values) : 1;
     const margin = Math.max(0.04, 0.04 * Math.log2(largest / smallest));
     return { left: Math.log2(smallest) - margin, right: Math.log2(largest) + margin, bottom, top };
@@ -126,9 +133,6 @@ class Plot {
     if (data.dense.accuracy !== null) {
       const level = y(data.dense.accuracy);
       inside.append(drawn("line", { class: "dense", x1: box.left, x2: box.right, y1: level, y2: level }));
-      if (level > box.top - 8 && level < box.bottom) {
-        inside.append(drawn("text", { x: box.left + 4, y: level - 6 }, "dense network"));
-      }
     }
     if (denseValue) inside.append(drawn("line", { class: "dense", x1: x(denseValue), x2: x(denseValue), y1: box.top, y2: box.bottom }));
   }
@@ -145,10 +149,11 @@ class Plot {
   }
 
   #drawPoints() {
-    const { width, height, box, x, y, rows, front } = this.#place, axis = this.#axis;
+    const { width, height, box, x, y, rows, best, front } = this.#place, axis = this.#axis;
     const canvas = this.#layers.points;
-    // Twice as fine at least, so that a printed page is sharp too.
-    const scale = Math.max(2, devicePixelRatio || 1);
+    // Twice as fine at least, so that a printed page is sharp too; thousands of points are no sharper for it.
+    const many = rows.length;
+    const scale = Math.max(many > 2000 ? 1 : 2, devicePixelRatio || 1);
     canvas.width = width * scale;
     canvas.height = height * scale;
     const pen = canvas.getContext("2d");
@@ -156,8 +161,6 @@ class Plot {
     pen.rect(box.left * scale, (box.top - 10) * scale, (box.right - box.left + 16) * scale, (box.bottom - box.top + 10) * scale);
     pen.clip();
     const beaten = rows.filter((r) => !front.has(r));
-    const best = rows.filter((r) => front.has(r));
-    const many = rows.length;
     const size = many > 3000 ? 2.5 : many > 600 ? 3.25 : 4.25;
     const put = (row, size) => {
       const stamp = marks.stamp(row, size, scale);
@@ -183,20 +186,23 @@ class Plot {
   }
 
   #drawAbove() {
-    const { width, box, rows } = this.#place;
-    const { data } = this.#model;
+    const { box, rows } = this.#place;
     const svg = this.#layers.fore;
+    const focused = this.#cursor && this.#cursor === document.activeElement;
     svg.setAttribute("role", "group");
     svg.setAttribute("aria-label", `${this.#axis.title}: ${words.many(rows.length, "network", "networks")}. Left and right go from one to the next, `
       + "up and down along the front, Enter opens one. The table below holds the same figures.");
     svg.replaceChildren(this.#labels());
-    const order = this.#order();
-    if (order.length) {
-      const start = this.#at && order.includes(this.#at) ? this.#at : order.find((r) => this.#place.front.has(r)) || order[0];
+    const level = this.#place.y(this.#model.data.dense.accuracy);
+    if (level > box.top - 8 && level < box.bottom) svg.append(drawn("text", { x: box.left + 4, y: level - 6, class: "halo" }, "dense network"));
+    if (rows.length) {
+      const start = rows.includes(this.#at) ? this.#at : this.#place.best[0] || rows[0];
       this.#cursor = drawn("g", { class: "cursor", tabindex: "0", role: "button" }, drawn("circle", { r: 9 }));
       svg.append(this.#cursor);
       this.#put(start);
+      if (focused) this.#cursor.focus();
     } else {
+      this.#cursor = null;
       svg.append(drawn("text", { x: (box.left + box.right) / 2, y: (box.top + box.bottom) / 2, "text-anchor": "middle", class: "empty" },
         this.#place.known ? "None of those shown lies in this range" : "No network to draw"));
     }
@@ -207,11 +213,10 @@ class Plot {
   // Names beside points of the front, one for each strategy, where there is room.
   #labels() {
     const group = drawn("g", { class: "labels", "aria-hidden": "true" });
-    const { width, box, x, y, rows, front } = this.#place, axis = this.#axis;
+    const { width, box, x, y, best } = this.#place, axis = this.#axis;
     if (width < 560) return group;
     const taken = [];
     const named = new Set();
-    const best = [...front].filter((r) => rows.includes(r));
     for (const row of best) {
       if (named.has(row.strategy) || named.size >= 8 || row.method === "dense") continue;
       const text = row.strategy.length > 24 ? `${row.strategy.slice(0, 23)}…` : row.strategy;

@@ -9,11 +9,14 @@ const strategies = (() => {
 
   function list(rows, front, axis) {
     const byName = new Map();
-    for (const row of rows) byName.set(row.strategy, [...(byName.get(row.strategy) || []), row]);
+    for (const row of rows) {
+      if (!byName.has(row.strategy)) byName.set(row.strategy, []);
+      byName.get(row.strategy).push(row);
+    }
     const onFront = new Set(front);
     const lines = [...byName].map(([strategy, own]) => ({ strategy, own, best: within(own, 1, axis), on: own.filter((r) => onFront.has(r)).length }));
     lines.sort((a, b) => (b.best ? axis.value(b.best) : 0) - (a.best ? axis.value(a.best) : 0) || (a.strategy > b.strategy) - (a.strategy < b.strategy));
-    const figure = (row) => row ? element("td", {}, link({ entry: row.id }, {}, axis.label(axis.value(row)))) : element("td", {}, ABSENT);
+    const figure = (row) => row ? element("td", {}, link(() => opening(row.id), {}, axis.show(row))) : element("td", {}, ABSENT);
     return element("table", {}, element("caption", {}, "Strategies"),
       element("thead", {}, element("tr", {}, element("th", { scope: "col", class: "text" }, "Strategy"), element("th", { scope: "col" }, "Networks"), element("th", { scope: "col" }, "On the front"),
         element("th", { scope: "col" }, "Most accurate, %"), LIMITS.map((limit) => element("th", { scope: "col" }, `Best within ${words.many(limit, "point", "points")}`)))),
@@ -33,12 +36,11 @@ const strategies = (() => {
   function panel(strategy, answer, track, axis) {
     const { data } = track;
     const own = data.rows.filter((r) => r.strategy === strategy);
-    const others = data.rows.filter((r) => r.strategy !== strategy);
-    const front = frontOf(own, axis);
+    const front = frontOf(data, axis, (r) => r.strategy === strategy);
     const ahead = front.filter((r) => track.front.includes(r)).length;
     const looks = parted(strategy);
-    const plot = new Plot(axis, (row) => state.go({ entry: row.id, strategy: "" }), () => {});
-    queueMicrotask(() => plot.show({ data, shown: own, front, all: frontOf(others, axis), limits: { drop: null, latency: null }, whole: state.now.whole, zoom: null, height: (width) => Math.max(260, Math.min(380, width * 0.55)) }));
+    const plot = new Plot(axis, (row) => state.go(opening(row.id)), () => {});
+    queueMicrotask(() => plot.show({ data, shown: own, front, all: frontOf(data, axis, (r) => r.strategy !== strategy), limits: { drop: null, latency: null }, whole: state.now.whole, zoom: null, height: (width) => Math.max(260, Math.min(380, width * 0.55)) }));
     const method = answer?.method;
     return [
       element("header", {}, element("p", { class: "over" }, "strategy"), element("h2", { id: "panel-title" }, marks.swatch(looks.method, looks.family), named(strategy))),
@@ -56,8 +58,8 @@ const strategies = (() => {
     const rows = (front.length ? front : own).slice(0, 12);
     return element("table", { class: "figures" }, element("caption", {}, "Its best networks"),
       element("thead", {}, element("tr", {}, ["Entry", `${data.metric}, %`, "± dense", axis.switch, "Parameters"].map((label, i) => element("th", { scope: "col", class: i ? null : "text" }, label)))),
-      element("tbody", {}, rows.map((r) => element("tr", {}, element("th", { scope: "row", class: "text" }, link({ entry: r.id, strategy: "" }, {}, element("code", {}, words.short(r.id)))),
-        element("td", {}, words.percent(r.accuracy)), element("td", {}, words.points(r.drop)), element("td", {}, axis.value(r) === null ? ABSENT : axis.label(axis.value(r))), element("td", {}, words.count(r.parameters))))));
+      element("tbody", {}, rows.map((r) => element("tr", {}, element("th", { scope: "row", class: "text" }, link(() => opening(r.id), {}, element("code", {}, words.short(r.id)))),
+        element("td", {}, words.percent(r.accuracy)), element("td", {}, words.points(r.drop)), element("td", {}, axis.value(r) === null ? ABSENT : axis.show(r)), element("td", {}, words.count(r.parameters))))));
   }
 
   function settings(answer) {

@@ -28,15 +28,6 @@ const table = (() => {
     return data.rows.some((r) => r.speedup !== null) ? { column: "speedup", down: true } : { column: "parameters", down: false };
   }
 
-  function sorted(rows, { column, down }) {
-    const sign = down ? -1 : 1;
-    return [...rows].sort((a, b) => {
-      const u = a[column], v = b[column];
-      if (u === null || v === null) return (u === null) - (v === null);
-      return sign * (typeof u === "string" ? (u > v) - (u < v) : u - v);
-    });
-  }
-
   function head(columns, { column, down }) {
     return element("tr", {}, columns.map((c) => element("th", { class: c.kind, scope: "col", title: c.help,
       "aria-sort": column === c.name ? (down ? "descending" : "ascending") : null },
@@ -44,9 +35,9 @@ const table = (() => {
   }
 
   function line(row, columns, front) {
-    return element("tr", { class: front.has(row) && "front", "data-id": row.id, onclick: (event) => { if (!event.target.closest("a")) state.go({ entry: row.id }); } },
+    return element("tr", { class: front.has(row) && "front", "data-id": row.id, onclick: (event) => { if (!event.target.closest("a")) state.go(opening(row.id)); } },
       columns.map((c) => c.name === "strategy" ? element("th", { scope: "row", class: "text" }, marks.strategy(row))
-        : c.name === "id" ? element("td", { class: c.kind }, link({ entry: row.id }, { title: `study ${row.study}, trial ${row.trial}` }, words.short(row.id)))
+        : c.name === "id" ? element("td", { class: c.kind }, link(() => opening(row.id), { title: `study ${row.study}, trial ${row.trial}` }, words.short(row.id)))
         : element("td", { class: c.kind }, c.show(row))));
   }
 
@@ -59,10 +50,11 @@ const table = (() => {
       to(current + 1, "Next →")];
   }
 
-  function show(data, rows, front) {
+  // `shown(row)` says which rows pass, `count` how many they are; those of `front` are set off.
+  function show(data, shown, count, front) {
     const columns = present(data), order = sorting(data);
-    const current = Math.min(state.now.page, Math.max(1, Math.ceil(rows.length / PAGE)));
-    const lines = sorted(rows, order).slice(PAGE * (current - 1), PAGE * current);
+    const current = Math.min(state.now.page, Math.max(1, Math.ceil(count / PAGE)));
+    const lines = data.sorted(order.column, order.down).filter(shown).slice(PAGE * (current - 1), PAGE * current);
     // A header that was pressed keeps the focus through the new table.
     const focused = holder.contains(document.activeElement) && document.activeElement.dataset.sort;
     holder.replaceChildren(element("table", {},
@@ -70,8 +62,8 @@ const table = (() => {
       element("thead", {}, head(columns, order)),
       element("tbody", {}, lines.map((row) => line(row, columns, front)))));
     if (focused) holder.querySelector(`[data-sort="${focused}"]`)?.focus();
-    byId("pages").replaceChildren(...pages(rows.length, current));
-    byId("no-rows").hidden = rows.length > 0;
+    byId("pages").replaceChildren(...pages(count, current));
+    byId("no-rows").hidden = count > 0;
   }
 
   return { show };

@@ -4,6 +4,22 @@ from typing import Any
 
 from leaderboard import Entry
 
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</script><script>document.title='owned'</script>",
+    "<!--<script>",
+    "\"'><img src=x onerror=alert(1)>",
+    "<svg onload=alert(1)>",
+    "\u202egnp.exe\u2066",
+    "{{script}}{{data}}",
+    "&lt;b&gt; ${1} `x` $(reboot) '; rm -rf ~",
+    "javascript:alert(1)",
+    "__proto__",
+    "constructor",
+    "n" * 200,
+]
+"""Names that a page, a template, a shell or a script might take for more than text."""
+
 
 def fields(**changed: Any) -> dict[str, Any]:
     """The fields of a plausible entry, with some changed."""

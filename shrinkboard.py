@@ -26,7 +26,7 @@ _PUBLIC = {
     "multiplies_int8_exactly named_fpga pinned power_measurements power_model processor quantise_onnx "
     "read_fpgaconvnet rtl_images rtl_reference runs_in_int8 simulate_rtl target target_names "
     "thread_timer weight_bytes",
-    "leaderboard": "Board Entry Query Store hypervolume write_report",
+    "leaderboard": "Board Entry Query Store hypervolume leaderboard write_report",
     "search": "Campaign Evaluator Job Subject Summary run_campaign",
 }
 _ROOM_OF = {name: room for room, names in _PUBLIC.items() for name in names.split()}

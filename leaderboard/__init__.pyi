@@ -1,3 +1,4 @@
+from .ask import leaderboard as leaderboard
 from .benchmark import CAP as CAP
 from .benchmark import Benchmark as Benchmark
 from .commands import DEFAULT_STORAGE as DEFAULT_STORAGE

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import sqlalchemy as sa
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -19,16 +16,19 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
-from sqlalchemy.engine import Connection
 
 STORE_VERSION = 4
-"""Version of these tables, kept in `sb_meta`; raised with every change of them."""
+"""Of these tables. Every change of them raises it and adds a revision of that name to `migrations/versions`."""
+VERSION_TABLE = "sb_alembic_version"
+"""Holds the version of a board; Optuna keeps its own `alembic_version` in the same database."""
 
 metadata = MetaData()
 
 meta = Table(
     "sb_meta", metadata, Column("name", String(40), primary_key=True), Column("value", String(200), nullable=False)
 )
+"""Its `schema` was the version up to 3; programs of that time look here, find 4, and leave the board alone."""
+META = {"name": "schema", "value": "4"}
 
 entries = Table(
     "sb_entries",
@@ -85,6 +85,7 @@ costs = Table(
     Column("track", ForeignKey(tracks.c.id), primary_key=True),
     Column("entry", ForeignKey(entries.c.id), primary_key=True),
     Column("final", Boolean, nullable=False),
+    Column("strategy", String(200), nullable=False),
     Column("accuracy", Double, nullable=False),
     Column("drop", Double, nullable=False),
     Column("validation", Double, nullable=False),
@@ -94,13 +95,12 @@ costs = Table(
     Column("latency", Double),
     Column("energy", Double),
     Column("unstable", Boolean, nullable=False),
-    Column("total_seconds", Double),
-    # The Pareto queries run on one of these indices alone, from its best end to its worst.
-    Index("sb_costs_front", "track", "final", "speedup", "accuracy", "entry"),
-    Index("sb_costs_training", "track", "final", "total_seconds", "accuracy", "entry"),
-    Index("sb_costs_entry", "entry"),
+    Column("total_seconds", Double, nullable=False),
+    # A front is computed on one of these indices alone, from its best end to its worst; those that follow `entry` are
+    # what boards are filtered by most.
+    Index("sb_costs_front", "track", "final", "speedup", "accuracy", "entry", "drop", "latency", "strategy"),
+    Index("sb_costs_training", "track", "final", "total_seconds", "accuracy", "entry", "drop", "latency", "strategy"),
 )
-
 """What is filtered, sorted and ranked by. `accuracy` and `drop` are of the test split where `final`."""
 
 finals = Table(
@@ -112,7 +112,6 @@ finals = Table(
     Column("trial", BigInteger),
     Column("search_seed", BigInteger),
     Column("chosen", Boolean, nullable=False),
-    Index("sb_finals_entry", "entry"),
 )
 """Where entries with a test accuracy come from: study, trial and seed of a search, which a dense network lacks."""
 
@@ -136,38 +135,5 @@ references = Table(
     Column("throughput", Double),
 )
 
-
-def upgrade(connection: Connection, version: int) -> None:
-    """Brings the tables from an older version to this one."""
-    if version < 2:
-        _add_training_cost(connection)
-    if version < 3:
-        _add_columns(connection, references.c.throughput)
-    _add_finals(connection)
-    connection.execute(sa.update(meta).where(meta.c.name == "schema").values(value=str(STORE_VERSION)))
-
-
-def _add_training_cost(connection: Connection) -> None:
-    """Version 2: the whole cost of training."""
-    late = ("starts_from", "total_epochs", "epoch_fp32", "epoch_bf16", "dense_epoch_fp32", "dense_epoch_bf16")
-    _add_columns(connection, *(entries.c[name] for name in late), costs.c.total_seconds)
-    # In version 1 every method started from the trained network.
-    connection.execute(sa.update(entries).values(total_epochs=entries.c.dense_epochs + entries.c.epochs))
-    whole = sa.select(entries.c.dense_seconds + entries.c.seconds).where(entries.c.id == costs.c.entry)
-    connection.execute(sa.update(costs).values(total_seconds=whole.scalar_subquery()))
-
-
-def _add_finals(connection: Connection) -> None:
-    """Version 4: results on the test split, of which there were none before."""
-    _add_columns(connection, entries.c.evaluation_seconds, costs.c.final, costs.c.validation)
-    connection.execute(sa.update(costs).values(final=False, validation=costs.c.accuracy))
-    for index in costs.indexes:
-        index.drop(connection, checkfirst=True)
-        index.create(connection)
-    metadata.create_all(connection, [finals, benchmarks])
-
-
-def _add_columns(connection: Connection, *columns: sa.Column[Any]) -> None:
-    for column in columns:
-        kind = column.type.compile(connection.dialect)
-        connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {column.name} {kind}")
+stamp = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32), primary_key=True))
+"""As Alembic makes it, so that a new board needs no Alembic."""

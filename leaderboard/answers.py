@@ -143,7 +143,7 @@ def board(store: Store, query: Query) -> BoardAnswer:
     """The rows that match, by column."""
     found = store.query(query)
     return BoardAnswer.model_construct(
-        front=found.front, finals=query.finals, tracks=[_track(track, query.finals) for track in found.tracks]
+        front=found.front, finals=query.finals, tracks=[_track(track) for track in found.tracks]
     )
 
 
@@ -185,12 +185,11 @@ def encoded(answer: BaseModel) -> bytes:
     return answer.__pydantic_serializer__.to_json(answer)
 
 
-def _track(track: Track, finals: bool) -> TrackAnswer:
+def _track(track: Track) -> TrackAnswer:
     rows = track.rows
     values = zip(*map(attrgetter(*_COLUMNS), rows), strict=True) if rows else ((),) * len(_COLUMNS)
     columns: dict[str, Any] = dict(zip(_COLUMNS, map(list, values), strict=True))
-    # The reference is frozen by searches, which know the validation split only.
-    frozen = None if finals else track.reference_accuracy
+    frozen = track.reference_accuracy
     return TrackAnswer.model_construct(
         workload=track.workload,
         target=track.target,

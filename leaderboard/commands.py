@@ -38,7 +38,10 @@ def leaderboard(
     finals: Annotated[
         bool, typer.Option("--finals", help="Finalists, on the test split, instead of searches, on validation.")
     ] = False,
-    format: Annotated[Literal["table", "json", "csv", "markdown"], typer.Option(help="How to print.")] = "table",
+    format: Annotated[
+        Literal["table", "json", "csv", "markdown", "parquet"], typer.Option(help="How to print or write.")
+    ] = "table",
+    out: Annotated[Path | None, typer.Option(help="File to write instead; a table is always printed.")] = None,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
     """Lists the entries: one table per workload and target, each with its own Pareto front.
@@ -46,10 +49,19 @@ def leaderboard(
     Example: shrinkboard leaderboard --workload digits/cnn --target cpu-onnxruntime --max-drop 1.0 --pareto
 
     Accuracy against training cost: shrinkboard leaderboard --front training --pareto
+
+    For pandas or Polars: shrinkboard leaderboard --format parquet --out board.parquet
     """
     from . import render
+    from .errors import LeaderboardError, writing
     from .query import Query, parse_latency
     from .store import Store
+
+    if (format == "parquet" and out is None) or (format == "table" and out is not None):
+        raise LeaderboardError(
+            f"format {format} {'without' if out is None else 'with'} --out: parquet is written to a file, table is "
+            "printed, json, csv and markdown are either"
+        )
 
     query = Query(
         workload=workload,
@@ -67,11 +79,16 @@ def leaderboard(
     )
     with Store(storage, create=False) as store:
         board = store.query(query)
+    texts = {"json": render.to_json, "csv": render.to_csv, "markdown": render.to_markdown}
     if format == "table":
         _print(render.to_table(board) if board.tracks else "No entry matches.")
+    elif out is None:
+        typer.echo(texts[format](board).rstrip("\n"))
+    elif format == "parquet":
+        board.to_parquet(out)
     else:
-        writers = {"json": render.to_json, "csv": render.to_csv, "markdown": render.to_markdown}
-        typer.echo(writers[format](board).rstrip("\n"))
+        with writing(out):
+            out.write_text(texts[format](board), encoding="utf-8")
 
 
 def show(

@@ -1,8 +1,11 @@
-"""The error that bad input raises in the leaderboard room, and how a bad value is quoted in it."""
+"""The error that bad input raises in the leaderboard room, how a bad value is quoted in it, and failing files told."""
 
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class LeaderboardError(ValueError):
@@ -27,3 +30,13 @@ def quoted(value: object) -> str:
         return " ".join(short.repr(value).split())
     except ValueError:  # Python refuses to write out integers of more than 4300 digits
         return f"a {type(value).__name__} too long to show"
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Within it, a file that cannot be written raises `LeaderboardError`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise LeaderboardError(f"file {quoted(str(path))} cannot be written ({reason}); give another") from None

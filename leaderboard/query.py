@@ -7,18 +7,21 @@ import math
 import operator
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+from sqlalchemy.sql.visitors import iterate
 
 from . import _tables as tables
 from .entry import Kind
-from .errors import LeaderboardError, quoted
+from .errors import LeaderboardError, quoted, writing
 
 if TYPE_CHECKING:
     import pandas
+    import pyarrow
 
 Front = Literal["speed", "training"]
 """What accuracy is set against: the speed-up, or the seconds that the whole training took, dense network included."""
@@ -142,6 +145,7 @@ class Track:
     reference_latency: float | None
     """Of the dense network, frozen, in seconds."""
     reference_accuracy: float | None
+    """Likewise on validation; None on a board of finals."""
     rows: tuple[Row, ...]
     matched: int
     """Rows that match, before `limit` and `pareto`."""
@@ -176,11 +180,42 @@ class Board:
         """The rows of all tracks, one after the other."""
         return [row for track in self.tracks for row in track.rows]
 
-    def to_pandas(self) -> pandas.DataFrame:
-        """One row per `Row`, columns named as its fields."""
-        import pandas
+    def to_arrow(self) -> pyarrow.Table:
+        """One row per `Row`, columns named as its fields, in pyarrow; `polars.from_arrow` takes it without copying."""
+        import pyarrow
 
-        return pandas.DataFrame([asdict(row) for row in self.rows], columns=[field.name for field in fields(Row)])
+        kinds = {"str": pyarrow.string(), "int": pyarrow.int64(), "float": pyarrow.float64(), "bool": pyarrow.bool_()}
+        declared = {field.name: str(field.type).partition(" | ") for field in fields(Row)}
+        schema = pyarrow.schema(
+            pyarrow.field(name, kinds[kind], nullable=bool(optional)) for name, (kind, optional, _) in declared.items()
+        )
+        rows = self.rows
+        return pyarrow.table({name: [getattr(row, name) for row in rows] for name in declared}, schema=schema)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Arrow's PyCapsule interface, by which `polars.DataFrame(board)` and others read it."""
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row per `Row`, columns named as its fields; an absent figure is NaN."""
+        return self.to_arrow().to_pandas()
+
+    def to_parquet(self, path: str | Path) -> None:
+        """Writes `to_arrow` as a Parquet file; raises `LeaderboardError` where that fails."""
+        from pyarrow import parquet
+
+        with writing(path):
+            parquet.write_table(self.to_arrow(), path, compression="zstd")
+
+    def to_csv(self, path: str | Path) -> None:
+        """Writes a header and one line per `Row`; raises `LeaderboardError` where that fails.
+
+        An absent figure is an empty cell; text that a spreadsheet would run as a formula has ' before it.
+        """
+        from .render import to_csv
+
+        with writing(path):
+            Path(path).write_text(to_csv(self), encoding="utf-8")
 
 
 def parse_latency(text: str) -> float:
@@ -195,8 +230,8 @@ def parse_latency(text: str) -> float:
 def run(connection: Connection, query: Query) -> Board:
     """Answers `query`; raises `LeaderboardError` for a name that the storage does not hold, or a bad expression."""
     _check(query)
-    conditions, joined = _conditions(query)
-    found = [_track(connection, track, query, conditions, joined) for track in _tracks(connection, query)]
+    conditions = _conditions(query)
+    found = [_track(connection, track, query, conditions) for track in _tracks(connection, query)]
     return Board(tuple(track for track in found if track.matched), query.front)
 
 
@@ -253,8 +288,7 @@ def _known(what: str, name: str | None, known: set[str]) -> None:
         raise LeaderboardError(f"{what} {quoted(name)} has no entries; the storage holds: {shown}")
 
 
-def _conditions(query: Query) -> tuple[list[sa.ColumnElement[bool]], bool]:
-    """The filters of a query, and whether one of them needs the entries' own table."""
+def _conditions(query: Query) -> list[sa.ColumnElement[bool]]:
     c = tables.costs.c
     conditions: list[sa.ColumnElement[bool]] = [c.final.is_(sa.true() if query.finals else sa.false())]
     if query.max_drop is not None:
@@ -262,41 +296,22 @@ def _conditions(query: Query) -> tuple[list[sa.ColumnElement[bool]], bool]:
     if query.max_latency is not None:
         conditions.append(c.latency <= query.max_latency)
     if query.strategy is not None:
-        names = [name.strip() for name in query.strategy.split(",")]
-        conditions.append(tables.entries.c.strategy.in_(names))
+        conditions.append(c.strategy.in_([name.strip() for name in query.strategy.split(",")]))
     if query.study is not None:
         conditions.append(tables.entries.c.study == query.study)
     if query.where is not None:
         conditions.append(parse_where(query.where))
-    return conditions, any(value is not None for value in (query.strategy, query.study, query.where))
+    return conditions
 
 
-def _track(
-    connection: Connection, track: Any, query: Query, conditions: list[sa.ColumnElement[bool]], joined: bool
-) -> Track:
-    costs, entries, references = tables.costs, tables.entries, tables.references
-    matching = [costs.c.track == track.id, *conditions]
-    source = costs.join(entries) if joined else costs
-    matched = connection.execute(sa.select(sa.func.count()).select_from(source).where(*matching)).scalar_one()
-    on_front = {name: costs.c.entry.in_(_front(source, matching, best)) for name, best in _FRONTS.items()}
-    selected = {
-        "workload": sa.literal(track.workload),
-        "target": sa.literal(track.target),
-        "key": sa.literal(track.key),
-        "kind": sa.literal(track.kind),
-        "front": on_front["speed"],
-        "training_front": on_front["training"],
-    }
-    columns = [(selected.get(field.name, _COLUMNS.get(field.name))).label(field.name) for field in fields(Row)]  # type: ignore[union-attr]
-    sort = query.sort or _FRONTS[query.front]
-    column = _COLUMNS[sort.removeprefix("-")]
-    order = column.desc() if sort.startswith("-") else column.asc()
-    statement = sa.select(*columns).select_from(costs.join(entries)).where(*matching)
-    if query.pareto:
-        statement = statement.where(on_front[query.front])
-    statement = statement.order_by(order.nulls_last(), entries.c.id).limit(query.limit)
-    rows = tuple(_row(values) for values in connection.execute(statement).mappings())
-
+def _track(connection: Connection, track: Any, query: Query, conditions: list[sa.ColumnElement[bool]]) -> Track:
+    references = tables.references
+    matching = _matching(track, query, conditions)
+    rows = connection.execute(_rows(track, query, matching)).all()
+    if rows:
+        matched = rows[0].matched
+    else:
+        matched = connection.execute(sa.select(sa.func.count()).select_from(matching)).scalar_one()
     reference = connection.execute(
         sa.select(references.c.latency, references.c.dense_accuracy).where(
             references.c.workload == track.workload, references.c.key == track.key
@@ -308,32 +323,80 @@ def _track(
         key=track.key,
         kind=track.kind,
         reference_latency=None if reference is None else reference.latency,
-        reference_accuracy=None if reference is None else reference.dense_accuracy,
-        rows=rows,
+        reference_accuracy=None if reference is None or query.finals else reference.dense_accuracy,
+        rows=tuple(Row(*row[:-1]) for row in rows),
         matched=matched,
     )
 
 
-def _front(source: sa.FromClause, matching: list[sa.ColumnElement[bool]], best: str) -> sa.Select[Any]:
-    """Ids on the Pareto front of accuracy and a figure, `best` first: whoever is more accurate than all before.
+def _matching(track: Any, query: Query, conditions: list[sa.ColumnElement[bool]]) -> sa.CTE:
+    """What matches on a track: id, accuracy, the figures of the fronts, and `place`, by which it is sorted.
+
+    Most of it is read from an index alone, again for every use; where the wide table of entries has a say, that is
+    asked once.
+    """
+    c = tables.costs.c
+    place = _COLUMNS[_sort(query).removeprefix("-")]
+    named = [part for expression in (place, *conditions) for part in iterate(expression)]
+    wide = any(getattr(part, "table", None) is tables.entries for part in named)
+    source = tables.costs.join(tables.entries) if wide else tables.costs
+    columns = sa.select(c.entry, c.accuracy, c.speedup, c.total_seconds, place.label("place"))
+    found = columns.select_from(source).where(c.track == track.id, *conditions)
+    return found.cte("matching").prefix_with("MATERIALIZED" if wide else "NOT MATERIALIZED")
+
+
+def _rows(track: Any, query: Query, matching: sa.CTE) -> sa.Select[Any]:
+    """The fields of `Row` in their order, and how many match in all, for what a query wants of a track."""
+    costs, entries = tables.costs, tables.entries
+    fronts = {name: sa.select(_front(matching, name)) for name in _FRONTS}
+    # Found first, for to join all that match to the wide tables would take ten times as long.
+    found = sa.select(matching.c.entry, matching.c.place)
+    if query.pareto:
+        found = found.where(matching.c.entry.in_(fronts[query.front]))
+    wanted = found.order_by(*_order(query, matching)).limit(query.limit).subquery("wanted")
+    values: dict[str, sa.ColumnElement[Any]] = {
+        **_COLUMNS,
+        **{name: sa.literal(getattr(track, name)) for name in ("workload", "target", "key", "kind")},
+        "front": costs.c.entry.in_(fronts["speed"]),
+        "training_front": costs.c.entry.in_(fronts["training"]),
+    }
+    return (
+        sa.select(
+            *(values[field.name].label(field.name) for field in fields(Row)),
+            sa.select(sa.func.count()).select_from(matching).scalar_subquery().label("matched"),
+        )
+        .select_from(wanted)
+        .join(costs, sa.and_(costs.c.track == track.id, costs.c.entry == wanted.c.entry))
+        .join(entries, entries.c.id == wanted.c.entry)
+        .order_by(*_order(query, wanted))
+    )
+
+
+def _front(matching: sa.CTE, front: Front) -> sa.CTE:
+    """Ids on the Pareto front of accuracy and a figure, its best first: whoever is more accurate than all before.
 
     The frame counts in groups of equal (figure, accuracy), so that equal points are on the front together.
     """
-    c = tables.costs.c
-    figure = c[best.removeprefix("-")]
+    m, best = matching.c, _FRONTS[front]
+    figure = m[best.removeprefix("-")]
     order = figure.desc() if best.startswith("-") else figure.asc()
-    best_before = sa.func.max(c.accuracy).over(order_by=[order, c.accuracy.desc()], groups=(None, -1))
+    best_before = sa.func.max(m.accuracy).over(order_by=[order, m.accuracy.desc()], groups=(None, -1))
     swept = (
-        sa.select(c.entry, c.accuracy, best_before.label("best_before"))
-        .select_from(source)
-        .where(*matching, figure.is_not(None))
-        .subquery()
+        sa.select(m.entry, m.accuracy, best_before.label("best_before"))
+        .where(figure.is_not(None))
+        .subquery(f"{front}_swept")
     )
-    return sa.select(swept.c.entry).where(sa.or_(swept.c.best_before.is_(None), swept.c.accuracy > swept.c.best_before))
+    unbeaten = sa.or_(swept.c.best_before.is_(None), swept.c.accuracy > swept.c.best_before)
+    return sa.select(swept.c.entry).where(unbeaten).cte(f"{front}_front")
 
 
-def _row(values: Any) -> Row:
-    return Row(**{**values, **{name: bool(values[name]) for name in ("front", "training_front")}})
+def _sort(query: Query) -> str:
+    return query.sort or _FRONTS[query.front]
+
+
+def _order(query: Query, found: sa.FromClause) -> tuple[sa.ColumnElement[Any], ...]:
+    place = found.c.place.desc() if _sort(query).startswith("-") else found.c.place.asc()
+    return place.nulls_last(), found.c.entry
 
 
 def parse_where(text: str) -> sa.ColumnElement[bool]:

@@ -109,9 +109,10 @@ def legend(track: Track, front: Front) -> str:
     """What the marks in a table mean, and how many rows there are."""
     matched = f"{len(track.rows)} of {track.matched} matching entries"
     marks = "* on the front of those that match, drop in points below the dense network"
+    tested = "; accuracy on the test split" if any(row.final for row in track.rows) else ""
     unstable = "; ? measured on an unstable machine" if any(row.unstable for row in track.rows) else ""
     training = "; training includes that of the dense network where a recipe starts from it" * (front == "training")
-    return f"{matched}; {marks}{unstable}{training}"
+    return f"{matched}; {marks}{tested}{unstable}{training}"
 
 
 def _on_front(row: Row, front: Front) -> bool:

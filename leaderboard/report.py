@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from . import answers
 from ._page import page
-from .errors import LeaderboardError, quoted
+from .errors import writing
 from .query import Query
 from .store import Store
 
@@ -26,11 +26,8 @@ PLANS = 100
 def write_report(store: Store, path: Path, query: Query | None = None) -> None:
     """Writes `report_html` to `path`; raises `LeaderboardError` where that cannot be written."""
     content = report_html(store, query)
-    try:
+    with writing(path):
         path.write_text(content, encoding="utf-8")
-    except OSError as error:
-        reason = f"report {quoted(str(path))} cannot be written ({error.strerror}); give another --out"
-        raise LeaderboardError(reason) from None
 
 
 def report_html(store: Store, query: Query | None = None) -> str:

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,8 @@ from .query import Board, Listed, Query, Row, listed, run
 _ALLOWED = "allowed: a file name, sqlite:///FILE, postgresql://USER@HOST/DATABASE"
 # A writer holds the lock for milliseconds; whoever waits this long stands behind something that hangs.
 _BUSY_SECONDS = 60.0
+# Entries that go in with one statement; a document may have 100 kB.
+_BATCH = 500
 _CREATION_LOCK = (0x5B0A2D,)
 POSTGRES = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "tcp_user_timeout": 60_000}
 """How connections to PostgreSQL are made: a network that swallows packets ends them within a minute (libpq)."""
@@ -103,17 +105,14 @@ class Store:
         listed = list(entries)
         named = [""] * len(listed) if sources is None else [f"{source}: " for source in sources]
         with self.transaction(write=True) as connection:
-            new = 0
-            for entry, source in zip(listed, named, strict=True):
-                try:
-                    new += self.add_within(connection, entry)
-                except LeaderboardError as error:
-                    raise LeaderboardError(f"{source}{error}") from None
-            return new
+            return sum(
+                _add(connection, listed[start : start + _BATCH], named[start : start + _BATCH])
+                for start in range(0, len(listed), _BATCH)
+            )
 
     def add_within(self, connection: Connection, entry: Entry) -> bool:
         """As `add`, as a part of a writer's `transaction`."""
-        return _add(connection, entry)
+        return _add(connection, [entry], [""]) == 1
 
     def get(self, id_prefix: str) -> Entry:
         """The one entry whose id starts with `id_prefix` (at least 4 hexadecimal digits)."""
@@ -174,26 +173,19 @@ class Store:
 
     def tried(self, workload: str, key: str, strategy: str | None = None, newest: int = 200) -> list[Tried]:
         """The strategies of a track, or one of them, by name; empty where there is none."""
-        c, e = tables.tracks.c, tables.entries.c
-        of_track = sa.and_(c.workload == workload, c.key == key)
-        joined = tables.tracks.join(tables.costs).join(tables.entries)
+        c, costs, e = tables.tracks.c, tables.costs.c, tables.entries.c
+        of_track = [c.workload == workload, c.key == key, *([] if strategy is None else [costs.strategy == strategy])]
+        named = sa.select(costs.strategy, sa.func.count()).select_from(tables.tracks.join(tables.costs))
+        counted = named.where(*of_track).group_by(costs.strategy).order_by(costs.strategy)
         with self.transaction() as connection:
-            counted = sa.select(e.strategy, sa.func.count()).select_from(joined).where(of_track).group_by(e.strategy)
-            if strategy is not None:
-                counted = counted.where(e.strategy == strategy)
+            method, knobs = (_part(connection, name) for name in ("method", "knobs"))
+            described = sa.select(method, knobs).select_from(tables.tracks.join(tables.costs).join(tables.entries))
+            latest = described.where(*of_track).order_by(e.created.desc(), e.id).limit(newest)
             found = []
-            for name, entries in connection.execute(counted.order_by(e.strategy)).all():
-                query = (
-                    sa.select(_part(connection, "method"), _part(connection, "knobs"))
-                    .select_from(joined)
-                    .where(of_track, e.strategy == name)
-                    .order_by(e.created.desc(), e.id)
-                    .limit(newest)
-                )
-                rows = connection.execute(query).all()
-                method = rows[0][0]
-                about = None if method is None else Method.model_validate_json(method)
-                found.append(Tried(name, entries, about, [json.loads(knobs) for _, knobs in rows]))
+            for name, entries in connection.execute(counted).all():
+                rows = connection.execute(latest.where(costs.strategy == name)).all()
+                about = None if rows[0][0] is None else Method.model_validate_json(rows[0][0])
+                found.append(Tried(name, entries, about, [json.loads(row[1]) for row in rows]))
             return found
 
     def finals(self, workload: str, key: str) -> list[Final]:
@@ -268,7 +260,7 @@ class Store:
         }
         at_key = sa.and_(c.name == benchmark.name, c.version == benchmark.version)
         with self.transaction(write=True) as connection:
-            _insert_if_absent(connection, tables.benchmarks, values)
+            _insert_if_absent(connection, tables.benchmarks, [values])
             standing = Benchmark.from_json(connection.execute(sa.select(c.document).where(at_key)).scalar_one())
         if standing != benchmark:
             raise LeaderboardError(
@@ -302,7 +294,7 @@ class Store:
         }
         with self.transaction(write=True) as connection:
             c = tables.references.c
-            if not _insert_if_absent(connection, tables.references, values) and reference.throughput is not None:
+            if not _insert_if_absent(connection, tables.references, [values]) and reference.throughput is not None:
                 connection.execute(
                     sa.update(tables.references)
                     .where(c.workload == workload, c.key == key, c.throughput.is_(None))
@@ -318,8 +310,7 @@ class Store:
         if version is None and not create:
             raise LeaderboardError(f"storage {self.name} holds no leaderboard yet; run `shrinkboard search` first")
         if version is None:
-            self._create()
-            version = tables.STORE_VERSION
+            version = self._create()
         if version < tables.STORE_VERSION:
             self._upgrade()
         if version > tables.STORE_VERSION:
@@ -327,21 +318,28 @@ class Store:
                 f"storage {self.name} has schema {version}, this shrinkboard knows {tables.STORE_VERSION}; upgrade it"
             )
 
-    def _create(self) -> None:
+    def _create(self) -> int:
+        """Makes the tables and returns their version: another's, where another process was first."""
         if self._engine.dialect.name == "sqlite":
             with self._errors():
                 _use_wal(self._engine)
         with self.transaction(write=True, lock=_CREATION_LOCK) as connection:
+            standing = _version(connection)
+            if standing is not None:
+                return standing
+            tables.stamp.create(connection)
             tables.metadata.create_all(connection)
-            _insert_if_absent(connection, tables.meta, {"name": "schema", "value": str(tables.STORE_VERSION)})
+            connection.execute(sa.insert(tables.stamp).values(version_num=str(tables.STORE_VERSION)))
+            connection.execute(sa.insert(tables.meta).values(tables.META))
+            return tables.STORE_VERSION
 
     def _upgrade(self) -> None:
+        from . import _migrate
+
         with self.transaction(write=True, lock=_CREATION_LOCK) as connection:
-            # Read again below the lock: another process may have been first.
-            version = _version(connection)
-            assert version is not None
-            if version < tables.STORE_VERSION:
-                tables.upgrade(connection, version)
+            # Read again below the lock: another process may have been first, and then there is nothing to do.
+            stamped = _stamped(connection)
+            _migrate.upgrade(connection, None if stamped is not None else _version(connection))
 
     def make_tables(self, metadata: sa.MetaData) -> None:
         """Makes the tables that another room keeps beside the board's, where they are missing."""
@@ -470,8 +468,10 @@ def _reason(error: Exception, url: URL) -> str:
 
 
 def _version(connection: Connection) -> int | None:
-    if not sa.inspect(connection).has_table(tables.meta.name):
-        return None
+    """Of the board's tables; None where there are none."""
+    stamped = _stamped(connection)
+    if stamped is not None or not sa.inspect(connection).has_table(tables.meta.name):
+        return stamped
     value = connection.execute(sa.select(tables.meta.c.value).where(tables.meta.c.name == "schema")).scalar()
     return None if value is None else int(value)
 
@@ -484,6 +484,13 @@ def _part(connection: Connection, name: str) -> sa.ColumnElement[Any]:
     return sa.cast(sa.cast(document, postgresql.JSON)[name], sa.Text)
 
 
+def _stamped(connection: Connection) -> int | None:
+    """The version that Alembic knows of; None for boards from before version 4, too."""
+    if not sa.inspect(connection).has_table(tables.VERSION_TABLE):
+        return None
+    return int(connection.execute(sa.select(tables.stamp.c.version_num)).scalar_one())
+
+
 def _reference(connection: Connection, workload: str, key: str) -> Reference | None:
     c = tables.references.c
     row = connection.execute(
@@ -492,110 +499,133 @@ def _reference(connection: Connection, workload: str, key: str) -> Reference | N
     return None if row is None else Reference(row.latency, row.dense_accuracy, row.throughput)
 
 
-def _insert_if_absent(connection: Connection, table: sa.Table, values: dict[str, Any]) -> bool:
+def _insert_if_absent(connection: Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> set[Any]:
+    """First columns of the primary keys of those rows that went in."""
     insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    statement = insert(table).values(values).on_conflict_do_nothing()
     # What it returns says whether a row went in; the driver's row count is not kept for every database.
-    return connection.execute(statement.returning(*table.primary_key.columns)).first() is not None
+    statement = insert(table).on_conflict_do_nothing().returning(*table.primary_key.columns)
+    return set(connection.execute(statement, rows).scalars())
 
 
-def _add(connection: Connection, entry: Entry) -> bool:
+def _add(connection: Connection, entries: Sequence[Entry], sources: Sequence[str]) -> int:
+    """Adds a batch and returns how many were new; a refusal begins with the source of its entry."""
+    absent = _insert_if_absent(connection, tables.entries, [_entry_row(entry) for entry in entries])
+    costs: list[dict[str, Any]] = []
+    finals: list[dict[str, Any]] = []
+    known: dict[tuple[str, str], Any] = {}
+    new = absent.copy()
+    for entry, source in zip(entries, sources, strict=True):
+        try:
+            if entry.id not in absent:
+                _refuse_other_content(connection, entry)
+                continue
+            tracks = [_track(connection, known, entry.workload, cost) for cost in entry.costs]
+        except LeaderboardError as error:
+            raise LeaderboardError(f"{source}{error}") from None
+        absent.remove(entry.id)  # the same entry once more in this batch is not new
+        costs += [_cost_row(entry, cost, track) for cost, track in zip(entry.costs, tracks, strict=True)]
+        if entry.final:
+            finals += [_final_row(entry, cost, track) for cost, track in zip(entry.costs, tracks, strict=True)]
+    for table, rows in ((tables.costs, costs), (tables.finals, finals)):
+        if rows:
+            connection.execute(sa.insert(table), rows)
+    return len(new)
+
+
+def _entry_row(entry: Entry) -> dict[str, Any]:
     scores, training = entry.accuracy.test or entry.accuracy.validation, entry.training
-    new = _insert_if_absent(
-        connection,
-        tables.entries,
-        {
-            "id": entry.id,
-            "study": entry.study,
-            "strategy": entry.strategy,
-            "trial": entry.trial,
-            "workload": entry.workload,
-            "role": entry.role,
-            "seed": entry.seed,
-            "plan_digest": entry.plan_digest,
-            "top1": scores.top1,
-            "top5": scores.top5,
-            "miou": scores.miou,
-            "dense_accuracy": entry.dense_accuracy,
-            "parameters": entry.parameters,
-            "macs": entry.macs,
-            "bytes": entry.bytes,
-            "dense_parameters": entry.dense_parameters,
-            "dense_macs": entry.dense_macs,
-            "epochs": training.epochs,
-            "seconds": training.seconds,
-            "dense_epochs": training.dense_epochs,
-            "dense_seconds": training.dense_seconds,
-            "starts_from": training.starts_from,
-            "total_epochs": training.total_epochs,
-            "epoch_fp32": training.epoch_fp32,
-            "epoch_bf16": training.epoch_bf16,
-            "dense_epoch_fp32": training.dense_epoch_fp32,
-            "dense_epoch_bf16": training.dense_epoch_bf16,
-            "evaluation_seconds": entry.evaluation_seconds,
-            "created": entry.created,
-            "document": entry.to_json(),
-        },
-    )
-    if not new:
-        c = tables.entries.c
-        at_key = sa.and_(c.study == entry.study, c.strategy == entry.strategy, c.trial == entry.trial)
-        standing = connection.execute(sa.select(c.id).where(at_key)).scalar_one()
-        if standing != entry.id:
-            raise LeaderboardError(
-                f"study {quoted(entry.study)}, strategy {quoted(entry.strategy)}, trial {entry.trial} is already entry "
-                f"{standing}, with other content than {entry.id}; use another study name"
-            )
-        return False
-    for cost in entry.costs:
-        _add_cost(connection, entry, cost)
-    return True
+    return {
+        "id": entry.id,
+        "study": entry.study,
+        "strategy": entry.strategy,
+        "trial": entry.trial,
+        "workload": entry.workload,
+        "role": entry.role,
+        "seed": entry.seed,
+        "plan_digest": entry.plan_digest,
+        "top1": scores.top1,
+        "top5": scores.top5,
+        "miou": scores.miou,
+        "dense_accuracy": entry.dense_accuracy,
+        "parameters": entry.parameters,
+        "macs": entry.macs,
+        "bytes": entry.bytes,
+        "dense_parameters": entry.dense_parameters,
+        "dense_macs": entry.dense_macs,
+        "epochs": training.epochs,
+        "seconds": training.seconds,
+        "dense_epochs": training.dense_epochs,
+        "dense_seconds": training.dense_seconds,
+        "starts_from": training.starts_from,
+        "total_epochs": training.total_epochs,
+        "epoch_fp32": training.epoch_fp32,
+        "epoch_bf16": training.epoch_bf16,
+        "dense_epoch_fp32": training.dense_epoch_fp32,
+        "dense_epoch_bf16": training.dense_epoch_bf16,
+        "evaluation_seconds": entry.evaluation_seconds,
+        "created": entry.created,
+        "document": entry.to_json(),
+    }
 
 
-def _add_cost(connection: Connection, entry: Entry, cost: TargetCost) -> None:
-    accuracy = entry.ranking_accuracy(cost)
-    speedup = cost.speedup
-    track = _track(connection, entry.workload, cost)
-    connection.execute(
-        sa.insert(tables.costs).values(
-            track=track,
-            entry=entry.id,
-            final=entry.final,
-            accuracy=accuracy,
-            # In points; rounded, so that 0.98 − 0.97 is a drop of exactly one.
-            drop=round(100 * (entry.dense_accuracy - accuracy), 9),
-            validation=entry.validation_accuracy(cost),
-            speedup=None if speedup is None else speedup.value,
-            low=None if speedup is None else speedup.low,
-            high=None if speedup is None else speedup.high,
-            latency=cost.value("latency"),
-            energy=cost.value("energy"),
-            unstable=cost.unstable,
-            total_seconds=entry.training.total_seconds,
-        )
-    )
-    if entry.final:
-        origin = entry.origin
-        connection.execute(
-            sa.insert(tables.finals).values(
-                track=track,
-                entry=entry.id,
-                study=None if origin is None else origin.study,
-                trial=None if origin is None else origin.trial,
-                search_seed=None if origin is None else origin.seed,
-                chosen=origin is not None and cost.key in origin.targets,
-            )
+def _cost_row(entry: Entry, cost: TargetCost, track: int) -> dict[str, Any]:
+    accuracy, speedup = entry.ranking_accuracy(cost), cost.speedup
+    return {
+        "track": track,
+        "entry": entry.id,
+        "final": entry.final,
+        "strategy": entry.strategy,
+        "accuracy": accuracy,
+        # In points; rounded, so that 0.98 − 0.97 is a drop of exactly one.
+        "drop": round(100 * (entry.dense_accuracy - accuracy), 9),
+        "validation": entry.validation_accuracy(cost),
+        "speedup": None if speedup is None else speedup.value,
+        "low": None if speedup is None else speedup.low,
+        "high": None if speedup is None else speedup.high,
+        "latency": cost.value("latency"),
+        "energy": cost.value("energy"),
+        "unstable": cost.unstable,
+        "total_seconds": entry.training.total_seconds,
+    }
+
+
+def _final_row(entry: Entry, cost: TargetCost, track: int) -> dict[str, Any]:
+    origin = entry.origin
+    return {
+        "track": track,
+        "entry": entry.id,
+        "study": None if origin is None else origin.study,
+        "trial": None if origin is None else origin.trial,
+        "search_seed": None if origin is None else origin.seed,
+        "chosen": origin is not None and cost.key in origin.targets,
+    }
+
+
+def _refuse_other_content(connection: Connection, entry: Entry) -> None:
+    c = tables.entries.c
+    at_key = sa.and_(c.study == entry.study, c.strategy == entry.strategy, c.trial == entry.trial)
+    standing = connection.execute(sa.select(c.id).where(at_key)).scalar()
+    if standing is None:
+        raise LeaderboardError(f"entry {entry.id}: another study, strategy or trial has an entry of the same id")
+    if standing != entry.id:
+        raise LeaderboardError(
+            f"study {quoted(entry.study)}, strategy {quoted(entry.strategy)}, trial {entry.trial} is already entry "
+            f"{standing}, with other content than {entry.id}; use another study name"
         )
 
 
-def _track(connection: Connection, workload: str, cost: TargetCost) -> int:
-    c = tables.tracks.c
-    query = sa.select(c.id, c.target, c.kind).where(c.workload == workload, c.key == cost.key)
-    found = connection.execute(query).one_or_none()
+def _track(connection: Connection, known: dict[tuple[str, str], Any], workload: str, cost: TargetCost) -> int:
+    """Id of the track, made where it is missing; `known` holds those of this batch."""
+    found = known.get((workload, cost.key))
     if found is None:
-        values = {"workload": workload, "target": cost.target, "key": cost.key, "kind": cost.kind}
-        _insert_if_absent(connection, tables.tracks, values)
-        found = connection.execute(query).one()
+        c = tables.tracks.c
+        query = sa.select(c.id, c.target, c.kind).where(c.workload == workload, c.key == cost.key)
+        found = connection.execute(query).one_or_none()
+        if found is None:
+            values = {"workload": workload, "target": cost.target, "key": cost.key, "kind": cost.kind}
+            _insert_if_absent(connection, tables.tracks, [values])
+            found = connection.execute(query).one()
+        known[workload, cost.key] = found
     if (found.target, found.kind) != (cost.target, cost.kind):
         raise LeaderboardError(
             f"target key {quoted(cost.key)} holds {found.kind} results of {quoted(found.target)}, given {cost.kind} "

@@ -17,15 +17,21 @@ POSTGRES = os.environ.get("SHRINKBOARD_TEST_POSTGRES")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"] if POSTGRES else ["sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    url = str(tmp_path / "board.db")
-    if request.param == "postgresql":
-        assert POSTGRES
-        url = POSTGRES
-        engine = sa.create_engine(url)
-        with engine.begin() as connection:
-            for table in ("finals", "costs", "tracks", "entries", "benchmarks", "references", "meta"):
-                connection.exec_driver_sql(f"DROP TABLE IF EXISTS sb_{table}")
-        engine.dispose()
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of a storage that holds nothing of ours."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/board.db"
+    assert POSTGRES
+    engine = sa.create_engine(POSTGRES)
+    with engine.begin() as connection:
+        for table in sa.inspect(connection).get_table_names():
+            if table.startswith("sb_"):
+                connection.exec_driver_sql(f"DROP TABLE {table} CASCADE")
+    engine.dispose()
+    return POSTGRES
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
     with Store(url) as opened:
         yield opened

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from board_samples import cost, entry, training
 
-from leaderboard import Benchmark, Entry, LeaderboardError, Query, Store
+from leaderboard import Benchmark, Entry, LeaderboardError, Query, Reference, Store, render
 
 KEY = "cpu-onnxruntime@ab12cd34"
 TESTED = {
@@ -54,6 +54,11 @@ def test_searches_and_finals_are_never_in_one_board(store: Store) -> None:
     assert searched.front and final.front
     assert [row.trial for row in store.pareto("digits/cnn", KEY)] == [0]
     assert store.query(Query(finals=True, where="top1 > 0.96")).rows == []  # that of the test split too
+    store.freeze_reference("digits/cnn", KEY, Reference(1e-3, 0.98))
+    (on_validation,), (on_test,) = (store.query(Query(finals=finals)).tracks for finals in (False, True))
+    assert (on_validation.reference_latency, on_validation.reference_accuracy) == (1e-3, 0.98)
+    assert (on_test.reference_latency, on_test.reference_accuracy) == (1e-3, None)
+    assert "test split" in render.legend(on_test, "speed") and "test split" not in render.legend(on_validation, "speed")
 
 
 def test_a_final_says_where_it_comes_from_and_whether_it_was_chosen_for_the_track(store: Store) -> None:

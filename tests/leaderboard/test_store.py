@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from board_samples import cost, entry, scored, training
+from board_samples import cost, entry, scored
 
 from leaderboard import LeaderboardError, Query, Reference, Store
 
@@ -158,71 +158,9 @@ def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
     file = str(tmp_path / "board.db")
     Store(file).close()
     with sqlite3.connect(file) as connection:
-        connection.execute("UPDATE sb_meta SET value = '999'")
+        connection.execute("UPDATE sb_alembic_version SET version_num = '999'")
     with pytest.raises(LeaderboardError, match="has schema 999"):
         Store(file)
-
-
-VERSION_3 = """
-DROP TABLE sb_finals;
-DROP TABLE sb_benchmarks;
-DROP INDEX sb_costs_front;
-DROP INDEX sb_costs_training;
-ALTER TABLE sb_costs DROP COLUMN final;
-ALTER TABLE sb_costs DROP COLUMN validation;
-ALTER TABLE sb_entries DROP COLUMN evaluation_seconds;
-CREATE INDEX sb_costs_front ON sb_costs (track, speedup, accuracy, entry);
-"""
-
-VERSION_1 = (
-    VERSION_3
-    + """
-ALTER TABLE sb_costs DROP COLUMN total_seconds;
-ALTER TABLE sb_entries DROP COLUMN starts_from;
-ALTER TABLE sb_entries DROP COLUMN total_epochs;
-ALTER TABLE sb_entries DROP COLUMN epoch_fp32;
-ALTER TABLE sb_entries DROP COLUMN epoch_bf16;
-ALTER TABLE sb_entries DROP COLUMN dense_epoch_fp32;
-ALTER TABLE sb_entries DROP COLUMN dense_epoch_bf16;
-ALTER TABLE sb_references DROP COLUMN throughput;
-UPDATE sb_meta SET value = '1';
-"""
-)
-
-
-def test_a_storage_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
-    file = str(tmp_path / "board.db")
-    old = [entry(trial=trial, schema_version=1, training=training(seconds=float(trial))) for trial in range(3)]
-    with Store(file) as store:
-        store.add_many(old)
-    with sqlite3.connect(file) as connection:
-        connection.executescript(VERSION_1)
-    for _ in range(2):
-        with Store(file, create=False) as store:
-            assert list(store.entries()) == old
-            rows = store.query(Query(front="training")).rows
-            assert [(row.trial, row.total_seconds, row.total_epochs) for row in rows] == [
-                (0, 12.0, 12.0),
-                (1, 13.0, 12.0),
-                (2, 14.0, 12.0),
-            ]
-            assert rows[0].starts_from is rows[0].epoch_fp32 is None
-    with Store(file) as store:
-        store.add(entry(trial=3, training=training(starts_from="initial", epoch_fp32=0.5)))
-        assert store.query(Query(front="training", limit=1)).rows[0].epoch_fp32 == 0.5
-
-
-def test_a_storage_of_version_2_learns_of_the_throughput(tmp_path: Path) -> None:
-    file = str(tmp_path / "board.db")
-    with Store(file) as store:
-        store.freeze_reference("w", "k", Reference(1e-3, 0.9))
-    with sqlite3.connect(file) as connection:
-        version_2 = "ALTER TABLE sb_references DROP COLUMN throughput; UPDATE sb_meta SET value = '2'"
-        connection.executescript(VERSION_3 + version_2)
-    with Store(file, create=False) as store:
-        assert store.reference("w", "k") == Reference(1e-3, 0.9, None)
-        assert store.freeze_reference("w", "k", Reference(2e-3, 0.8, 5.0)) == Reference(1e-3, 0.9, 5.0)
-        assert store.freeze_reference("w", "k", Reference(2e-3, 0.8, 6.0)) == Reference(1e-3, 0.9, 5.0)
 
 
 def test_all_spellings_of_a_file_are_one_storage(tmp_path: Path) -> None:

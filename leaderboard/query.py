@@ -6,7 +6,7 @@ import ast
 import math
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -233,6 +233,15 @@ def run(connection: Connection, query: Query) -> Board:
     conditions = _conditions(query)
     found = [_track(connection, track, query, conditions) for track in _tracks(connection, query)]
     return Board(tuple(track for track in found if track.matched), query.front)
+
+
+def mark(connection: Connection, query: Query) -> Hashable:
+    """Another one whenever the answer to `query` may be another: entries are added, and never changed or removed."""
+    _check(query)
+    c, ids = tables.costs.c, [track.id for track in _tracks(connection, query)]
+    counted = sa.select(c.track, sa.func.count()).where(c.track.in_(ids)).group_by(c.track).order_by(c.track)
+    frozen = sa.select(tables.references).order_by(*tables.references.primary_key)
+    return tuple(tuple(row) for statement in (counted, frozen) for row in connection.execute(statement))
 
 
 def listed(connection: Connection) -> list[Listed]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,13 +25,14 @@ try:
     from fastapi import Query as Parameters
     from fastapi.exceptions import RequestValidationError
     from starlette.exceptions import HTTPException
-    from starlette.middleware.gzip import GZipMiddleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 except ImportError as error:
     raise LeaderboardError(f"serve needs {error.name}; install it with: pip install 'shrinkboard[web]'") from None
 
 HOST = "127.0.0.1"
+_WORTH_ZIPPING = 1000
+"""Bytes."""
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -91,27 +95,34 @@ def app(store: Store) -> FastAPI:
         responses=problem,
     )
     document, policy = page()
-    content = document.encode()
-    tag = _tag(content)
-    # Framing is no matter for the policy inside the document, where browsers ignore it.
-    headers = {"Content-Security-Policy": f"{policy}; frame-ancestors 'none'"}
+    start = _Ready(document.encode(), "text/html; charset=utf-8")
+
+    def ready(answer: BaseModel) -> _Ready:
+        return _Ready(answers.encoded(answer))
+
+    # Ten thousand rows take longer to find than a page should wait for, and change less often than they are asked for.
+    @lru_cache(maxsize=8)
+    def ready_board(query: Query, mark: Hashable) -> _Ready:
+        return ready(answers.board(store, query))
 
     @api.get("/", include_in_schema=False)
     def board_page(request: Request) -> Response:
-        return _cached(request, content, "text/html; charset=utf-8", tag, headers)
+        # Framing is no matter for the policy inside the document, where browsers ignore it.
+        return start.to(request, **{"Content-Security-Policy": f"{policy}; frame-ancestors 'none'"})
 
     @api.get("/api/tracks", response_model=answers.Tracks)
-    def tracks() -> Response:
+    def tracks(request: Request) -> Response:
         """Every workload and target key that there are results for."""
-        return _json(answers.tracks(store))
+        return ready(answers.tracks(store)).to(request)
 
     @api.get("/api/board", response_model=answers.BoardAnswer)
-    def board(asked: Annotated[BoardAsked, Parameters()]) -> Response:
+    def board(request: Request, asked: Annotated[BoardAsked, Parameters()]) -> Response:
         """The entries that match: one track per workload and target key, each with its own fronts."""
         fields = asked.model_dump()
         if asked.max_latency is not None:
             fields["max_latency"] = parse_latency(asked.max_latency)
-        return _json(answers.board(store, Query(**fields)))
+        query = Query(**fields)
+        return ready_board(query, store.mark(query)).to(request)
 
     @api.get(
         "/api/entries/{id}",
@@ -121,18 +132,16 @@ def app(store: Store) -> FastAPI:
     def entry(request: Request, id: Annotated[str, Path(pattern="^[0-9a-f]{4,16}$")]) -> Response:
         """One entry by its id, or by the first digits of it: plan, costs, and where it comes from."""
         try:
-            found = answers.entry(store, id)
+            return ready(answers.entry(store, id)).to(request)
         except StorageUnavailable:
             raise
         except LeaderboardError as error:
             return _problem(404, str(error))
-        encoded = answers.encoded(found)
-        return _cached(request, encoded, "application/json", _tag(encoded))
 
     @api.get("/api/strategies", response_model=answers.Strategies)
-    def strategies(asked: Annotated[StrategiesAsked, Parameters()]) -> Response:
+    def strategies(request: Request, asked: Annotated[StrategiesAsked, Parameters()]) -> Response:
         """The strategies of one track: what they say of themselves, and which settings were tried."""
-        return _json(answers.strategies(store, asked.workload, asked.target, asked.strategy))
+        return ready(answers.strategies(store, asked.workload, asked.target, asked.strategy)).to(request)
 
     @api.exception_handler(LeaderboardError)
     def refused(_: Request, error: LeaderboardError) -> Response:
@@ -151,7 +160,6 @@ def app(store: Store) -> FastAPI:
         response.headers.update(error.headers or {})
         return response
 
-    api.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=1)
     # A page elsewhere could point a name of its own at this machine; the Host header would then hold that name.
     api.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False)
     api.add_middleware(_Guarded)
@@ -213,22 +221,31 @@ class _Guarded:
         await self._inner({**scope, "method": "GET"}, receive, guarded)
 
 
-def _json(answer: BaseModel) -> Response:
-    return Response(answers.encoded(answer), media_type="application/json")
+@dataclass(frozen=True)
+class _Ready:
+    """An answer as it is sent."""
+
+    content: bytes
+    kind: str = "application/json"
+
+    @cached_property
+    def tag(self) -> str:
+        # Weak: the answer is the same with gzip and without.
+        return f'W/"{hashlib.sha256(self.content).hexdigest()[:16]}"'
+
+    @cached_property
+    def zipped(self) -> bytes:
+        return gzip.compress(self.content, 1, mtime=0)
+
+    def to(self, request: Request, **headers: str) -> Response:
+        """For a browser, which may keep it if it asks each time whether it still holds."""
+        headers |= {"ETag": self.tag, "Cache-Control": "private, no-cache", "Vary": "Accept-Encoding"}
+        if self.tag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        if len(self.content) < _WORTH_ZIPPING or "gzip" not in request.headers.get("accept-encoding", ""):
+            return Response(self.content, headers=headers, media_type=self.kind)
+        return Response(self.zipped, headers={**headers, "Content-Encoding": "gzip"}, media_type=self.kind)
 
 
 def _problem(status: int, line: str) -> Response:
     return Response(answers.encoded(Problem(error=" ".join(line.split()))), status, media_type="application/json")
-
-
-def _cached(request: Request, content: bytes, kind: str, tag: str, headers: dict[str, str] | None = None) -> Response:
-    """An answer that a browser may keep if it asks each time whether it still holds."""
-    kept = {**(headers or {}), "ETag": tag, "Cache-Control": "private, no-cache"}
-    if tag in (request.headers.get("if-none-match") or ""):
-        return Response(status_code=304, headers=kept)
-    return Response(content, headers=kept, media_type=kind)
-
-
-def _tag(content: bytes) -> str:
-    # Weak: the answer is the same with gzip and without.
-    return f'W/"{hashlib.sha256(content).hexdigest()[:16]}"'

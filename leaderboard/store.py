@@ -6,7 +6,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from .benchmark import Benchmark
 from .entry import Entry, Method, TargetCost
 from .errors import LeaderboardError, StorageUnavailable, quoted
 from .finals import Final, Searched
-from .query import Board, Listed, Query, Row, listed, run
+from .query import Board, Listed, Query, Row, listed, mark, run
 
 _ALLOWED = "allowed: a file name, sqlite:///FILE, postgresql://USER@HOST/DATABASE"
 # A writer holds the lock for milliseconds; whoever waits this long stands behind something that hangs.
@@ -153,6 +153,11 @@ class Store:
         """The rows that `query` asks for, one track per workload and target key."""
         with self.transaction() as connection:
             return run(connection, query)
+
+    def mark(self, query: Query) -> Hashable:
+        """Another one whenever the answer to `query` may be another; far quicker than the answer."""
+        with self.transaction() as connection:
+            return mark(connection, query)
 
     def pareto(self, workload: str, key: str) -> tuple[Row, ...]:
         """The front of one workload on one target key, fastest first; entries without a speed-up take no part.

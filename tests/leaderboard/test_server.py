@@ -8,6 +8,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, fields
+from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import pytest
@@ -18,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
-from leaderboard import Query, Row, Store
+from leaderboard import Query, Reference, Row, Store
 
 KEY = "cpu-onnxruntime@ab12cd34"
 
@@ -161,12 +162,24 @@ def test_a_foreign_name_for_this_machine_is_refused(server: str, host: str) -> N
 def test_what_is_unchanged_is_not_sent_again(server: str, storage: str) -> None:
     with Store(storage) as store:
         path = f"/api/entries/{next(iter(store.entries())).id}"
-    for url in (f"{server}/", server + path):
+    for url in (f"{server}/", f"{server}/api/tracks", f"{server}/api/board", server + path):
         _, headers, _ = asked(url)
         code, again, body = asked(url, If_None_Match=headers["etag"])
         assert (code, body, again["etag"]) == (304, b"", headers["etag"])
         assert asked(url, If_None_Match='W/"other"')[0] == 200
-    assert asked(f"{server}/api/board")[1]["cache-control"] == "no-store"
+
+
+def test_an_answer_is_as_new_as_the_board(tmp_path: Path) -> None:
+    file = str(tmp_path / "board.db")
+    with Store(file) as store:
+        store.add(scored(0, 0.9, 2.0))
+        with serving(file) as url:
+            for count in (1, 2, 3):
+                (track,) = told(f"{url}/api/board")["tracks"]
+                assert track["matched"] == count
+                store.add(scored(count, 0.9, 2.0))
+            store.freeze_reference("digits/cnn", KEY, Reference(latency=2e-3, dense_accuracy=0.98))
+            assert told(f"{url}/api/board")["tracks"][0]["dense"]["latency"] == 2e-3
 
 
 def test_answers_are_compressed_where_that_is_understood(server: str) -> None:

@@ -26,7 +26,7 @@ _PUBLIC = {
     "multiplies_int8_exactly named_fpga pinned power_measurements power_model processor quantise_onnx "
     "read_fpgaconvnet rtl_images rtl_reference runs_in_int8 simulate_rtl target target_names "
     "thread_timer weight_bytes",
-    "leaderboard": "Board Entry Query Store hypervolume leaderboard write_report",
+    "leaderboard": "Benchmark Board Entry Query Ranking Store hypervolume leaderboard rank stored_ranking write_report",
     "search": "Campaign Evaluator Job Subject Summary run_campaign",
 }
 _ROOM_OF = {name: room for room, names in _PUBLIC.items() for name in names.split()}
@@ -103,6 +103,7 @@ def _app() -> Any:
     commands: list[tuple[str, Callable[..., None]]] = [
         ("search", search.search),
         ("leaderboard", board.leaderboard),
+        ("rank", board.rank),
         ("show", board.show),
         ("report", board.report),
         ("serve", board.serve),
@@ -119,6 +120,7 @@ def _app() -> Any:
     ]
     for name, function in commands:
         app.command(name)(function)
+    app.add_typer(board.benchmarks_app, name="benchmarks")
     app.add_typer(search.strategies_app, name="strategies")
     app.add_typer(targets.targets_app, name="targets")
     return app

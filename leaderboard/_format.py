@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import re
+
 ABSENT = "–"
 
 
@@ -57,3 +60,8 @@ def count(value: float) -> str:
 
 def size(value: float) -> str:
     return f"{count(value)}B"
+
+
+def escaped(text: str) -> str:
+    """Text as it may stand in Markdown: nothing in it is markup."""
+    return re.sub(r"([\\`*_{}\[\]|~#])", r"\\\1", html.escape(text, quote=False))

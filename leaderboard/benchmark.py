@@ -14,6 +14,8 @@ TrackKind = Literal["measured", "modelled", "parameters"]
 """What the gain on a track is: a measured speed-up, a modelled one, or dense ÷ candidate parameters. Never mixed."""
 CAP = {"measured": 8.0, "modelled": 64.0, "parameters": 64.0}
 """Gain that counts as 1 in the hypervolume."""
+REFERENCE_DROP = 0.10
+"""Below the dense network, where accuracy begins to count in it."""
 Point = Annotated[tuple[Annotated[float, Field(gt=0)], Fraction], Field(strict=False)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -38,7 +40,7 @@ class Benchmark(Record):
     dense_accuracy: Fraction
     """Test accuracy of the dense fp32 network as the target runs it, a mean over `dense_seeds`."""
     dense_seeds: Annotated[tuple[Count, ...], Field(strict=False)]
-    reference_drop: Annotated[float, Field(gt=0, le=1)] = 0.10
+    reference_drop: Annotated[float, Field(gt=0, le=1)] = REFERENCE_DROP
     """Below the dense accuracy, where accuracy begins to count: A_ref = A_dense − this."""
     cap: Annotated[float, Field(gt=1)]
     """Gain that counts as 1."""

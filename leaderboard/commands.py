@@ -91,6 +91,152 @@ def leaderboard(
             out.write_text(texts[format](board), encoding="utf-8")
 
 
+def rank(
+    workload: Annotated[str, typer.Option(help="The workload, such as digits/cnn.")],
+    target: Annotated[str, typer.Option(help="The target, or the key of one machine's results (name@fingerprint).")],
+    strategy: Annotated[
+        str | None,
+        typer.Option(help="Show only these strategies, with commas between them; ranks stay those among all."),
+    ] = None,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(help="File of a benchmark, or NAME or NAME@VERSION.", show_default="the highest version there is"),
+    ] = None,
+    format: Annotated[Literal["table", "json", "markdown"], typer.Option(help="How to print.")] = "table",
+    out: Annotated[Path | None, typer.Option(help="File to write instead of printing.")] = None,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Ranks strategies by the hypervolume of their finalists on the test split, as the benchmark lays down.
+
+    Example: shrinkboard rank --workload digits/cnn --target fpga-zcu104
+
+    With pairs, fixed speeds and drops, controls and training cost: shrinkboard rank --workload digits/cnn
+    --target fpga-zcu104 --format markdown --out rank.md
+    """
+    from . import render_ranking
+    from .definitions import asked_benchmark
+    from .ranking import stored_ranking
+    from .store import Store
+
+    with Store(storage, create=False) as store:
+        found = stored_ranking(store, asked_benchmark(store, workload, target, benchmark))
+    if strategy is not None:
+        found = found.only([name.strip() for name in strategy.split(",")])
+    if format == "table":
+        _print(render_ranking.to_table(found), out)
+    else:
+        writers = {"json": render_ranking.to_json, "markdown": render_ranking.to_markdown}
+        _write(writers[format](found), out)
+
+
+benchmarks_app = typer.Typer(
+    help="What rankings are held against: frozen definitions, shipped or in the storage.",
+    invoke_without_command=True,
+    no_args_is_help=False,
+)
+BenchmarkName = Annotated[str, typer.Argument(help="NAME for its highest version, or NAME@VERSION.")]
+
+
+@benchmarks_app.callback()
+def benchmarks(
+    context: typer.Context,
+    format: Annotated[Literal["table", "json"], typer.Option(help="How to print.")] = "table",
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Lists the benchmarks: what each ranks, its budget and seeds. Of one track the highest version holds.
+
+    Example: shrinkboard benchmarks --format json
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from . import render_benchmarks
+    from .definitions import known_benchmarks
+    from .store import Store
+
+    with Store(storage, create=False) as store:
+        found = known_benchmarks(store)
+    if format == "json":
+        typer.echo(render_benchmarks.to_json(found))
+    else:
+        _print(render_benchmarks.to_table(found) if found else "No benchmark yet: `shrinkboard finalists` freezes one.")
+
+
+@benchmarks_app.command("show")
+def show_benchmark(
+    name: BenchmarkName,
+    format: Annotated[Literal["table", "json"], typer.Option(help="How to print.")] = "table",
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Shows one benchmark; as JSON it is the file that `benchmarks add` and `rank --benchmark` read.
+
+    Example: shrinkboard benchmarks show digits-cnn-fpga-zcu104@1
+    """
+    from .definitions import named_benchmark
+    from .render_benchmarks import benchmark_table
+    from .store import Store
+
+    with Store(storage, create=False) as store:
+        found = named_benchmark(store, name)
+    if format == "json":
+        typer.echo(found.to_json().rstrip("\n"))
+    else:
+        _print(benchmark_table(found))
+
+
+@benchmarks_app.command("add")
+def add_benchmark(
+    file: Annotated[Path, typer.Argument(help="JSON of a benchmark.")], storage: Storage = DEFAULT_STORAGE
+) -> None:
+    """Adds a benchmark from a file; a definition that stands is never changed, so another one has another version.
+
+    Example: shrinkboard benchmarks add digits-cnn-fpga-zcu104@2.json
+    """
+    from .definitions import add_benchmark as add
+    from .definitions import read_benchmark
+    from .store import Store
+
+    read = read_benchmark(file)
+    with Store(storage) as store:
+        typer.echo(f"benchmark {add(store, read).id} is in the storage")
+
+
+@benchmarks_app.command("dump")
+def dump_benchmarks(
+    out: Annotated[Path, typer.Option(help="Folder to write to; it is made if need be.")] = Path("benchmarks"),
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Writes every benchmark as one JSON file, named by its name and version.
+
+    Example: shrinkboard benchmarks dump --out benchmarks
+    """
+    from .definitions import known_benchmarks, write_benchmarks
+    from .store import Store
+
+    with Store(storage, create=False) as store:
+        count = write_benchmarks(known_benchmarks(store), out)
+    typer.echo(f"{count} benchmarks written to {out}")
+
+
+@benchmarks_app.command("front")
+def front_of_benchmark(
+    name: BenchmarkName,
+    study: Annotated[str, typer.Option(help="Pilot studies that have finalists, with commas between them.")],
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Freezes the next version of a benchmark, with the front of pilot studies as the reference of IGD+ and epsilon.
+
+    Pilots are searches of other seeds than those that the benchmark ranks by.
+
+    Example: shrinkboard benchmarks front digits-cnn-fpga-zcu104 --study pilot-7,pilot-8
+    """
+    from .definitions import freeze_front
+    from .store import Store
+
+    with Store(storage, create=False) as store:
+        frozen = freeze_front(store, name, [one.strip() for one in study.split(",")])
+    typer.echo(f"benchmark {frozen.id} is frozen with a reference front of {len(frozen.front)} points")
+
+
 def show(
     entry: Annotated[str, typer.Argument(help="Id of the entry, or its first digits.")],
     format: Annotated[Literal["table", "json"], typer.Option(help="How to print.")] = "table",
@@ -191,10 +337,31 @@ def serve(
         serve(store, port, opened)
 
 
-def _print(renderable: object) -> None:
+def _print(renderable: object, out: Path | None = None) -> None:
+    """Prints for the terminal, or writes the same to a file."""
+    import io
+
     from rich.console import Console
 
+    if out is not None:
+        text = io.StringIO()
+        Console(width=100, highlight=False, markup=False, file=text).print(renderable)
+        return _write(text.getvalue(), out)
     console = Console()
     # Without a terminal rich assumes 80 columns, and our table needs 100.
     width = console.width if console.is_terminal else max(console.width, 100)
     Console(width=width, highlight=False, markup=False).print(renderable)
+
+
+def _write(text: str, out: Path | None) -> None:
+    from .errors import LeaderboardError, quoted
+
+    if out is None:
+        typer.echo(text.rstrip("\n"))
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        reason = f"file {quoted(str(out))} cannot be written ({error.strerror}); give another"
+        raise LeaderboardError(reason) from None
+    typer.echo(f"written to {out}")

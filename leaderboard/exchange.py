@@ -9,7 +9,7 @@ from pathlib import Path
 from .entry import Entry
 from .errors import LeaderboardError, quoted
 
-# An entry of ours has about 100 kB; whatever is larger than this is no entry and is not read.
+# An entry of ours has about 100 kB; whatever is larger than this is none of ours and is not read.
 _MAX_BYTES = 16_000_000
 
 
@@ -36,7 +36,7 @@ def read_entries(paths: Sequence[Path]) -> list[tuple[Path, Entry]]:
     found: dict[tuple[str, str, int], tuple[Path, Entry]] = {}
     for file in _files(paths):
         try:
-            entry = Entry.from_json(_text(file))
+            entry = Entry.from_json(read_text(file))
         except LeaderboardError as error:
             raise LeaderboardError(f"{quoted(str(file))}: {error}") from None
         first, standing = found.setdefault(entry.key, (file, entry))
@@ -61,16 +61,17 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _text(file: Path) -> str:
+def read_text(file: Path) -> str:
+    """What a file of at most 16 MB holds; raises `LeaderboardError`, without its name."""
     try:
         if not file.is_file():  # a pipe or a device would be read for ever
             raise LeaderboardError("no such file" if not file.exists() else "not a regular file")
         if file.stat().st_size > _MAX_BYTES:
-            raise LeaderboardError(f"larger than {_MAX_BYTES} bytes, so it is no entry")
+            raise LeaderboardError(f"larger than {_MAX_BYTES} bytes, as no file of ours is")
         return file.read_text(encoding="utf-8")
     except OSError as error:
         raise LeaderboardError(f"cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
-        raise LeaderboardError("not UTF-8 text; give a file that `shrinkboard dump` wrote") from None
+        raise LeaderboardError("not UTF-8 text; give a file that `shrinkboard` wrote") from None
     except ValueError as error:  # a NUL in the name
         raise LeaderboardError(f"cannot be read ({error})") from None

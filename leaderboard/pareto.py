@@ -8,11 +8,11 @@ import moocore
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .benchmark import REFERENCE_DROP
 from .errors import LeaderboardError
 
-# The protocol, point 7: accuracy counts from ten points below the dense network up to a tenth of that above it.
-_REFERENCE_DROP = 0.10
-_MAX_GAIN = 1.1
+# The protocol, point 7: accuracy counts up to a tenth above the dense network of what counts below it.
+_MAX_V = 1.1
 
 
 def non_dominated(points: ArrayLike, maximise: bool | Sequence[bool] = True) -> NDArray[np.bool_]:
@@ -35,25 +35,39 @@ def front(speedup: ArrayLike, accuracy: ArrayLike) -> NDArray[np.intp]:
     return kept[np.argsort(-points[kept, 0], kind="stable")]
 
 
-def hypervolume(speedup: ArrayLike, accuracy: ArrayLike, dense_accuracy: float, cap: float) -> float:
-    """How much of the trade-off between speed and accuracy a set of networks covers, in 0…1.
+def unit_square(
+    gain: ArrayLike, accuracy: ArrayLike, dense_accuracy: float, cap: float, reference_drop: float = REFERENCE_DROP
+) -> NDArray[np.float64]:
+    """The points (u, v) of a set of networks that count, shape (k, 2) with k ≤ n: both larger is better.
 
-    `speedup` (ratios) and `accuracy` (fractions) have shape (n,). With u = min(log2 s ÷ log2 cap, 1) and
-    v = clip((A − A_ref) ÷ (A_dense − A_ref), 0, 1.1), A_ref = A_dense − 0.10, it is the area that the points dominate
-    from (0, 0), divided by 1.1. Points with speed-up ≤ 1 or v = 0 add nothing. `cap` is 8 for measured targets, 64 for
-    modelled ones. Raises `LeaderboardError` for a cap ≤ 1 or figures that are not finite.
+    `gain` (ratios, such as speed-ups) and `accuracy` (fractions) have shape (n,). u = min(log2 gain ÷ log2 cap, 1) and
+    v = clip((A − A_ref) ÷ (A_dense − A_ref), 0, 1.1), A_ref = A_dense − `reference_drop`. Networks of gain ≤ 1 or
+    v = 0 do not count. `cap` is 8 for measured targets, 64 for modelled ones. Raises `LeaderboardError` for a cap ≤ 1,
+    a drop ≤ 0 or figures that are not finite.
     """
-    s, a = np.asarray(speedup, dtype=float), np.asarray(accuracy, dtype=float)
+    s, a = np.asarray(gain, dtype=float), np.asarray(accuracy, dtype=float)
     if s.ndim != 1 or s.shape != a.shape or not (np.isfinite(s).all() and np.isfinite(a).all()):
-        raise LeaderboardError(f"speed-ups {s.shape} and accuracies {a.shape}: finite, of one shape (n,), is expected")
-    if not (np.isfinite(cap) and cap > 1 and np.isfinite(dense_accuracy)):
+        raise LeaderboardError(f"gains {s.shape} and accuracies {a.shape}: finite, of one shape (n,), is expected")
+    if not (np.isfinite([cap, dense_accuracy, reference_drop]).all() and cap > 1 and reference_drop > 0):
         raise LeaderboardError(
-            f"cap {cap}, dense accuracy {dense_accuracy}: a cap above 1 and a finite accuracy expected"
+            f"cap {cap}, dense accuracy {dense_accuracy}, reference drop {reference_drop}: a cap above 1, a finite "
+            "accuracy and a drop above 0 are expected"
         )
     faster = s > 1
     u = np.minimum(np.log2(s[faster]) / np.log2(cap), 1.0)
-    v = np.clip((a[faster] - (dense_accuracy - _REFERENCE_DROP)) / _REFERENCE_DROP, 0.0, _MAX_GAIN)
-    points = np.column_stack([u, v])[v > 0]
+    v = np.clip((a[faster] - (dense_accuracy - reference_drop)) / reference_drop, 0.0, _MAX_V)
+    return np.column_stack([u, v])[v > 0]
+
+
+def hypervolume(
+    gain: ArrayLike, accuracy: ArrayLike, dense_accuracy: float, cap: float, reference_drop: float = REFERENCE_DROP
+) -> float:
+    """How much of the trade-off between speed and accuracy a set of networks covers, in 0…1.
+
+    It is the area that their points in the `unit_square` dominate from (0, 0), divided by 1.1; arguments and errors are
+    those of `unit_square`.
+    """
+    points = unit_square(gain, accuracy, dense_accuracy, cap, reference_drop)
     if not len(points):
         return 0.0
-    return float(moocore.hypervolume(points, ref=[0.0, 0.0], maximise=True)) / _MAX_GAIN
+    return float(moocore.hypervolume(points, ref=[0.0, 0.0], maximise=True)) / _MAX_V

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any, Literal
@@ -50,10 +48,12 @@ def to_markdown(board: Board) -> str:
     parts = []
     for track in board.tracks:
         headers = _headers(track, board.front)
-        lines = [f"### {_escaped(title(track))}", "", "| " + " | ".join(headers) + " |"]
+        lines = [f"### {_format.escaped(title(track))}", "", "| " + " | ".join(headers) + " |"]
         lines.append("|" + "|".join("---" if i in (0, 1, 2) else "---:" for i in range(len(headers))) + "|")
-        lines += ["| " + " | ".join(_escaped(cell) for cell in cells) + " |" for cells in _rows(track, board.front)]
-        parts.append("\n".join([*lines, "", _escaped(legend(track, board.front))]))
+        lines += [
+            "| " + " | ".join(_format.escaped(cell) for cell in cells) + " |" for cells in _rows(track, board.front)
+        ]
+        parts.append("\n".join([*lines, "", _format.escaped(legend(track, board.front))]))
     return "\n\n".join(parts) + "\n" if parts else ""
 
 
@@ -170,10 +170,6 @@ def _cells(row: Row, front: Front) -> tuple[str, ...]:
 def _cell(value: Any) -> Any:
     # A spreadsheet would run text that starts so as a formula.
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
-
-
-def _escaped(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]|~#])", r"\\\1", html.escape(text, quote=False))
 
 
 def _summary(entry: Entry) -> dict[str, str]:

@@ -1,13 +1,13 @@
 """Pareto maths against brute force."""
 
 import itertools
-import math
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from oracles import area
 
 from leaderboard import LeaderboardError, front, hypervolume, non_dominated
 
@@ -40,27 +40,18 @@ def test_front_goes_from_fast_to_slow(points: list[tuple[float, float]]) -> None
     assert all(s[i] >= s[j] and a[i] <= a[j] for i, j in itertools.pairwise(kept))
 
 
-def area(points: list[tuple[float, float]], dense: float, cap: float) -> float:
-    """The hypervolume of the protocol by strips between the distinct u."""
-    placed = []
-    for s, a in points:
-        v = min(max((a - (dense - 0.1)) / 0.1, 0.0), 1.1)
-        if s > 1 and v > 0:
-            placed.append((min(math.log2(s) / math.log2(cap), 1.0), v))
-    edges = [0.0, *sorted({u for u, _ in placed})]
-    strips = ((right - left) * max(v for u, v in placed if u >= right) for left, right in itertools.pairwise(edges))
-    return sum(strips) / 1.1
-
-
 @given(
     st.lists(st.tuples(st.floats(0.1, 100) | st.sampled_from([1.0, 2.0, 8.0]), st.floats(0, 1)), max_size=20),
     st.floats(0.2, 1.0),
     st.sampled_from([8.0, 64.0]),
+    st.sampled_from([0.1, 0.05, 0.3]),
 )
-def test_hypervolume_is_the_area_of_the_protocol(points: list[tuple[float, float]], dense: float, cap: float) -> None:
+def test_hypervolume_is_the_area_of_the_protocol(
+    points: list[tuple[float, float]], dense: float, cap: float, drop: float
+) -> None:
     s, a = [p[0] for p in points], [p[1] for p in points]
-    found = hypervolume(s, a, dense, cap)
-    assert found == pytest.approx(area(points, dense, cap), abs=1e-9)
+    found = hypervolume(s, a, dense, cap, drop)
+    assert found == pytest.approx(area(points, dense, cap, drop), abs=1e-9)
     assert 0 <= found <= 1 + 1e-9
 
 
@@ -91,6 +82,7 @@ def test_only_the_front_counts_and_more_never_hurts(points: list[tuple[float, fl
         lambda: hypervolume([float("inf")], [0.5], 0.9, 8),
         lambda: hypervolume([2.0], [0.5], 0.9, 1),
         lambda: hypervolume([2.0], [0.5], float("nan"), 8),
+        lambda: hypervolume([2.0], [0.5], 0.9, 8, reference_drop=0.0),
     ],
 )
 def test_bad_arrays(call: Any) -> None:

@@ -12,8 +12,13 @@ from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, create_model
 
+from .benchmark import TrackKind
+from .definitions import current_benchmark
 from .entry import Entry, Kind, Method
 from .query import Front, Query, Row, Track
+from .ranking import stored_ranking
+from .standing import At
+from .statistics import Estimate
 from .store import Store
 
 MOST_ROWS = 20_000
@@ -120,6 +125,43 @@ class Strategies(Answer):
     strategies: list[StrategyAnswer]
 
 
+class RankedStrategy(Answer):
+    """A strategy's line in a ranking; figures are of the test split, estimates over search seeds."""
+
+    rank: int | None
+    """Shared by those that could not be told apart; None for fewer than two search seeds."""
+    name: str
+    hypervolume: Estimate | None
+    front_probability: float | None
+    """That it adds a point to the front of all strategies."""
+    at_gain: list[At]
+    """Accuracy at fixed gains."""
+    at_drop: list[At]
+    """Gain at fixed drops."""
+    deviations: list[str]
+    """What is not as the benchmark asks for."""
+
+
+class Ranking(Answer):
+    """Strategies by mean hypervolume, as `shrinkboard rank` has it; that gives pairs, curves and raw values, too."""
+
+    benchmark: str
+    """Its id, such as `digits-cnn-fpga-zcu104@1`."""
+    track: TrackKind
+    trials: int
+    """Full evaluations of a strategy in each search."""
+    search_seeds: int
+    final_seeds: int
+    """Fresh seeds that each finalist was trained on."""
+    strategies: list[RankedStrategy]
+    notes: list[str]
+
+
+class RankingAnswer(Answer):
+    ranking: Ranking | None
+    """None where no benchmark is frozen for the track, or no finalist was trained yet."""
+
+
 def tracks(store: Store) -> Tracks:
     """Every track of a storage, by workload and target key."""
     return Tracks(
@@ -167,6 +209,38 @@ def strategies(store: Store, workload: str, key: str, name: str | None = None) -
             )
             for tried in store.tried(workload, key, name)
         ]
+    )
+
+
+def ranking(store: Store, workload: str, key: str) -> RankingAnswer:
+    """The ranking of a track by the benchmark that holds for it."""
+    benchmark = current_benchmark(store, workload, key)
+    if benchmark is None:
+        return RankingAnswer(ranking=None)
+    found = stored_ranking(store, benchmark)
+    if all(one.hypervolume is None for one in found.strategies):
+        return RankingAnswer(ranking=None)
+    return RankingAnswer(
+        ranking=Ranking(
+            benchmark=benchmark.id,
+            track=benchmark.track,
+            trials=benchmark.trials,
+            search_seeds=len(benchmark.search_seeds),
+            final_seeds=benchmark.final_seeds,
+            strategies=[
+                RankedStrategy(
+                    rank=one.rank,
+                    name=one.strategy,
+                    hypervolume=one.hypervolume,
+                    front_probability=one.front_probability,
+                    at_gain=list(one.at_gain),
+                    at_drop=list(one.at_drop),
+                    deviations=list(one.deviations),
+                )
+                for one in found.strategies
+            ],
+            notes=list(found.notes),
+        )
     )
 
 

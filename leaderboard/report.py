@@ -63,6 +63,11 @@ def _data(store: Store, query: Query) -> dict[str, Any]:
             for track in shown
             for strategy in answers.strategies(store, track.workload, track.key).strategies
         ],
+        "rankings": [
+            {"workload": track.workload, "key": track.key, **_plain(answers.ranking(store, track.workload, track.key))}
+            for track in shown
+            if track.finals
+        ],
     }
 
 

@@ -71,9 +71,12 @@ class BoardAsked(_Asked):
     limit: int = Field(1000, ge=1, le=answers.MOST_ROWS, description="Rows per track.")
 
 
-class StrategiesAsked(_Asked):
+class TrackAsked(_Asked):
     workload: str
     target: str = Field(description="A target key, as `/api/tracks` lists them.")
+
+
+class StrategiesAsked(TrackAsked):
     strategy: str | None = Field(None, description="Only this one.")
 
 
@@ -104,6 +107,10 @@ def app(store: Store) -> FastAPI:
     @lru_cache(maxsize=8)
     def ready_board(query: Query, mark: Hashable) -> _Ready:
         return ready(answers.board(store, query))
+
+    @lru_cache(maxsize=64)
+    def ready_ranking(workload: str, key: str, mark: Hashable) -> _Ready:
+        return ready(answers.ranking(store, workload, key))
 
     @api.get("/", include_in_schema=False)
     def board_page(request: Request) -> Response:
@@ -142,6 +149,12 @@ def app(store: Store) -> FastAPI:
     def strategies(request: Request, asked: Annotated[StrategiesAsked, Parameters()]) -> Response:
         """The strategies of one track: what they say of themselves, and which settings were tried."""
         return ready(answers.strategies(store, asked.workload, asked.target, asked.strategy)).to(request)
+
+    @api.get("/api/ranking", response_model=answers.RankingAnswer)
+    def ranking(request: Request, asked: Annotated[TrackAsked, Parameters()]) -> Response:
+        """The strategies of one track by hypervolume on the test split, where finalists and a benchmark are there."""
+        mark = store.mark(Query(workload=asked.workload, target=asked.target)), tuple(b.id for b in store.benchmarks())
+        return ready_ranking(asked.workload, asked.target, mark).to(request)
 
     @api.exception_handler(LeaderboardError)
     def refused(_: Request, error: LeaderboardError) -> Response:

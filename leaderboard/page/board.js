@@ -51,6 +51,11 @@ const board = (() => {
     document.title = `${track.workload} on ${track.target} · shrinkboard`;
     draw();
     panel.show({ data, front: model.front, axis });
+    rankings.show(null);
+    if (!track.finals) return;
+    const ranking = await source.ranking(track.workload, track.key);
+    // Another track may have been chosen meanwhile.
+    if (data.workload === track.workload && data.key === track.key) rankings.show(ranking);
   }
 
   async function changed(before) {

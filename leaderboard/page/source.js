@@ -42,6 +42,7 @@ const source = (() => {
         return answer && track(answer);
       },
       entry: async (id) => Object.hasOwn(held.entries, id) ? held.entries[id].entry : null,
+      ranking: async (workload, key) => found(held.rankings, (one) => at(one, workload, key))?.ranking ?? null,
       strategy: async (workload, key, strategy) => found(held.strategies, (one) => at(one, workload, key) && one.name === strategy),
     };
   }
@@ -64,6 +65,7 @@ const source = (() => {
       if (!entries.has(id)) entries.set(id, (await ask(`entries/${encodeURIComponent(id)}`, {})).entry);
       return entries.get(id);
     },
+    ranking: async (workload, target) => (await ask("ranking", { workload, target })).ranking,
     strategy: async (workload, target, strategy) => (await ask("strategies", { workload, target, strategy })).strategies[0] ?? null,
   };
 })();

@@ -13,10 +13,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from board_samples import HOSTILE, cost, entry, training
+from board_samples import HOSTILE, benchmark, cost, entry, finals, training
 from board_server import serving
 
-from leaderboard import Entry, Query, Reference, Row, Store, report_html, write_report
+from leaderboard import Entry, Query, Reference, Row, Store, report_html, stored_ranking, write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'shrinkboard[browser]'")
@@ -405,6 +405,42 @@ def test_finals_stand_apart_from_searches(visit: Callable[..., Visit], address: 
     expect(dialog).to_contain_text("96.50 %")
     dialog.get_by_role("definition").filter(has_text="search seed 1").get_by_role("link").click()
     expect(dialog).to_contain_text("trial 0, seed 1")
+
+
+@pytest.mark.parametrize("way", ["server", "report"])
+def test_a_ranking_shows_who_is_better_and_how_surely(visit: Callable[..., Visit], tmp_path: Path, way: str) -> None:
+    file = str(tmp_path / "board.db")
+    with Store(file) as store:
+        store.add_many(finals(["best", "one", "other"]))
+        store.freeze_benchmark(benchmark())
+        ranking = stored_ranking(store, benchmark())
+        write_report(store, tmp_path / "board.html")
+
+    def look(address: str) -> None:
+        page = visit().to(address)
+        lines = page.get_by_role("table", name="Ranking of strategies").locator("tbody tr")
+        expect(lines).to_have_count(3)
+        for line, one in zip(lines.all(), ranking.strategies, strict=True):
+            assert one.hypervolume and one.front_probability is not None
+            expect(line.get_by_role("cell").first).to_have_text(str(one.rank))
+            expect(line.get_by_role("rowheader")).to_have_text(one.strategy)
+            expect(line).to_contain_text(
+                f"{one.hypervolume.mean:.3f} {one.hypervolume.low:.3f}–{one.hypervolume.high:.3f}"
+            )
+            expect(line).to_contain_text(f"{100 * one.front_probability:.0f}\u00a0%")
+        assert [one.rank for one in ranking.strategies] == [1, 2, 2]
+        reached = page.get_by_role("table", name="What each strategy reaches").get_by_role("row", name="best")
+        accuracy = ranking.strategies[0].at_gain[2].accuracy
+        assert accuracy
+        expect(reached.get_by_role("cell").nth(2)).to_have_text(f"{100 * accuracy.mean:.2f}")
+        expect(page.locator("#ranking")).to_contain_text("digits-cnn-fpga-zcu104@1")
+        lines.first.get_by_role("link").click()
+        expect(page.get_by_role("dialog").get_by_role("heading", level=2)).to_have_text("best")
+
+    if way == "report":
+        return look((tmp_path / "board.html").as_uri())
+    with serving(file) as url:
+        look(url)
 
 
 def test_a_track_without_a_speed_up_is_ranked_by_size(visit: Callable[..., Visit], address: str) -> None:

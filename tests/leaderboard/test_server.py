@@ -13,13 +13,13 @@ from urllib.parse import quote, urlencode
 
 import pytest
 import schemathesis
-from board_samples import cost, entry, scored, training
+from board_samples import RANKED, benchmark, cost, entry, finals, scored, training
 from board_server import asked, serving, told
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
-from leaderboard import Query, Reference, Row, Store
+from leaderboard import Query, Reference, Row, Store, stored_ranking
 
 KEY = "cpu-onnxruntime@ab12cd34"
 
@@ -169,6 +169,24 @@ def test_what_is_unchanged_is_not_sent_again(server: str, storage: str) -> None:
         assert asked(url, If_None_Match='W/"other"')[0] == 200
 
 
+def test_a_ranking_is_that_of_the_command(tmp_path: Path) -> None:
+    file = str(tmp_path / "board.db")
+    with Store(file) as store:
+        store.add_many(finals(["a", "b", "c"]))
+        with serving(file) as url:
+            where = f"{url}/api/ranking?{urlencode({'workload': 'digits/cnn', 'target': RANKED})}"
+            assert told(where) == {"ranking": None}
+            store.freeze_benchmark(benchmark())
+            ranking = told(where)["ranking"]
+        expected = stored_ranking(store, benchmark())
+    assert ranking["benchmark"] == "digits-cnn-fpga-zcu104@1"
+    assert [one["name"] for one in ranking["strategies"]] == [one.strategy for one in expected.strategies]
+    for told_, one in zip(ranking["strategies"], expected.strategies, strict=True):
+        assert one.hypervolume and told_["hypervolume"] == asdict(one.hypervolume)
+        assert told_["at_gain"] == [asdict(at) for at in one.at_gain]
+        assert (told_["rank"], told_["front_probability"]) == (one.rank, one.front_probability)
+
+
 def test_an_answer_is_as_new_as_the_board(tmp_path: Path) -> None:
     file = str(tmp_path / "board.db")
     with Store(file) as store:
@@ -215,7 +233,7 @@ def test_no_question_breaks_the_server(server: str) -> None:
     ]
     operations = [operation.ok() for operation in api.get_all_operations()]
     assert {operation.path for operation in operations} == {
-        *("/api/tracks", "/api/board", "/api/strategies", "/api/entries/{id}"),
+        *("/api/tracks", "/api/board", "/api/strategies", "/api/entries/{id}", "/api/ranking"),
     }
     answered: Counter[tuple[str, int]] = Counter()
 

@@ -72,17 +72,20 @@ const controls = (() => {
   return { start, show };
 })();
 
-// What a loss of accuracy buys: the best network within half a point, one and two.
+// What a loss of accuracy buys: the best network within half a point, one and two, or within more where none is so good.
 const cards = (() => {
   function show(data, rows, axis) {
-    const limits = [...new Set([...(state.now.drop !== null && state.now.drop > 0 ? [state.now.drop] : []), ...strategies.LIMITS])].slice(0, 3).sort((a, b) => a - b);
+    const usual = [...strategies.LIMITS, 5, 10];
+    const first = usual.findIndex((limit) => rows.some((r) => r.drop <= limit && axis.value(r) !== null));
+    const asked = state.now.drop > 0 ? [state.now.drop] : [];
+    const limits = [...new Set([...asked, ...usual.slice(Math.min(2, Math.max(0, first - 1)))])].slice(0, 3).sort((a, b) => a - b);
     const better = axis === axes.speed ? "fastest" : axis === axes.size ? "smallest" : "most frugal";
     byId("cards-title").textContent = `The ${better} network that loses at most …`;
     byId("cards").replaceChildren(...limits.map((limit) => {
       const row = strategies.within(rows, limit, axis);
       return element("li", {}, element("span", { class: "limit" }, words.many(limit, "point", "points")),
         row ? link(() => opening(row.id), {}, element("strong", {}, axis.show(row)), element("span", { class: "unit" }, axis === axes.speed ? "as fast" : axis === axes.size ? "fewer parameters" : "an inference"),
-          marks.strategy(row), element("span", { class: "below" }, `${words.percent(row.accuracy)} %${row.latency === null ? "" : ` · ${words.seconds(row.latency)}`}`)) : element("span", { class: "none" }, "none of those shown"));
+          marks.strategy(row), element("span", { class: "below" }, `${words.percent(row.accuracy)}\u00a0%${row.latency === null ? "" : ` · ${words.seconds(row.latency)}`}`)) : element("span", { class: "none" }, "none of those shown"));
     }));
   }
   return { show };

@@ -2,12 +2,11 @@
 
 const entries = (() => {
   const FIGURES = { latency: "Latency", throughput: "Throughput", energy: "Energy", net_energy: "Energy above idle", power: "Power", memory: "Memory",
-    parameters: "Parameters", macs: "MACs", bit_operations: "Bit operations", lut: "Lookup tables", ff: "Flip-flops", dsp: "DSP slices", bram18: "Block RAMs of 18 kbit", uram: "UltraRAMs" };
+    parameters: "Parameters", macs: "MACs", bit_operations: "Bit operations", lut: "Lookup tables", ff: "Flip-flops", dsp: "DSP slices", bram18: "Block RAMs", uram: "UltraRAMs" };
   const figureName = (key) => Object.hasOwn(FIGURES, key) ? FIGURES[key] : key;
   const part = (title, ...children) => element("section", {}, element("h3", {}, title), ...children);
   const pairs = (lines) => element("dl", { class: "pairs" }, lines.filter(([, value]) => value !== null && value !== "" && value !== undefined)
     .flatMap(([label, value]) => [element("dt", {}, label), element("dd", {}, value)]));
-  const primary = (scores) => scores.miou ?? scores.top1;
 
   // Everything about one network; `row` is its line on the board, which is there even where the entry was left out.
   function panel(id, row, entry, track, neighbours) {
@@ -22,7 +21,7 @@ const entries = (() => {
     }
     return [head, row && tiles(row, track.data), comparison(id, track),
       part("Layer by layer", layers.picture(entry, track?.data.key)),
-      part("What it costs", ...entry.costs.map((cost) => costs(cost))),
+      part("What it costs", ...entry.costs.map((cost) => costs(cost)), element("p", { class: "note" }, "Grey: 95\u00a0% intervals.")),
       part("Accuracy", accuracies(entry)),
       part("Where it comes from", origin(entry)),
       part("Make it again", recreate(id, entry)),
@@ -32,8 +31,8 @@ const entries = (() => {
   function tiles(row, data) {
     const tile = (label, value, below) => element("div", {}, element("dt", {}, label), element("dd", {}, element("strong", {}, value), element("span", {}, below)));
     return element("dl", { class: "tiles" },
-      tile(data.metric, `${words.percent(row.accuracy)} %`, `${words.points(row.drop)} against dense`),
-      row.speedup === null ? tile("Size", words.ratio(row.size), "fewer parameters") : tile("Speed", words.ratio(row.speedup), row.low === null ? "as fast as dense" : `95 % interval ${words.interval(row.low, row.high)}`),
+      tile(data.metric, `${words.percent(row.accuracy)}\u00a0%`, `${words.points(row.drop)} against dense`),
+      row.speedup === null ? tile("Size", words.ratio(row.size), "fewer parameters") : tile("Speed", words.ratio(row.speedup), row.low === null ? "as fast as dense" : `95\u00a0%: ${words.interval(row.low, row.high)}`),
       tile("Parameters", words.count(row.parameters), `${words.share(row.parameters, row.dense_parameters)} of dense`),
       tile("Training", words.seconds(row.total_seconds), `${+row.total_epochs.toFixed(1)} epochs in all`));
   }
@@ -45,24 +44,23 @@ const entries = (() => {
     for (const [key, figure] of Object.entries(cost.figures)) {
       if (figure.value === null) reasons.set(figure.reason, [...(reasons.get(figure.reason) || []), figureName(key)]);
     }
-    const interval = (f) => f.low === null || f.high === null ? "" : ` (${words.figure(f.low, f.unit)} – ${words.figure(f.high, f.unit)})`;
+    const spread = (value, low, high, range) => low === null || high === null ? value : [value, " ", element("span", { class: "interval" }, range)];
     const ratio = cost.speedup;
-    if (ratio && ratio.value === null) reasons.set(ratio.reason, [...(reasons.get(ratio.reason) || []), "Speed-up"]);
+    if (ratio && ratio.value === null) reasons.set(ratio.reason, [...(reasons.get(ratio.reason) || []), "speed-up"]);
     return element("div", { class: "cost" },
       element("h4", {}, named(cost.key), " ", element("span", { class: "tag" }, cost.kind), cost.unstable && element("span", { class: "tag warn" }, "noisy machine")),
       pairs([
-        ["Speed-up", ratio && ratio.value !== null ? words.ratio(ratio.value) + (ratio.low === null || ratio.high === null ? "" : ` (${words.interval(ratio.low, ratio.high)})`) : null],
-        ...values.map(([key, figure]) => [figureName(key), words.figure(figure.value, figure.unit) + interval(figure)]),
-        ["Accuracy as it runs", cost.runtime_accuracy ? `${words.percent(primary(cost.runtime_accuracy))} % on validation` : null],
+        ["Speed-up", ratio && ratio.value !== null ? spread(words.ratio(ratio.value), ratio.low, ratio.high, words.interval(ratio.low, ratio.high)) : null],
+        ...values.map(([key, figure]) => [figureName(key), spread(words.figure(figure.value, figure.unit), figure.low, figure.high, words.range(figure.low, figure.high, figure.unit))]),
       ]),
-      [...reasons].map(([reason, absent]) => element("p", { class: "note" }, [`${absent.join(", ")}: absent. `, named(reason)])),
+      [...reasons].map(([reason, absent]) => element("p", { class: "note" }, [`No ${absent.map((one) => Object.values(FIGURES).includes(one) && /^[A-Z][a-z]/.test(one) ? one[0].toLowerCase() + one.slice(1) : one).join(", ")}: `, named(reason)])),
       Object.keys(cost.runtime || {}).length ? element("p", { class: "note" }, Object.entries(cost.runtime).map(([key, value]) => `${key} ${value}`).join(" · ")) : null);
   }
 
   function accuracies(entry) {
     const names = { top1: "top-1", top5: "top-5", miou: "mIoU" };
-    const line = (label, scores, dense) => scores && [label, Object.keys(names).filter((key) => typeof scores[key] === "number").map((key) => `${names[key]} ${words.percent(scores[key])} %`).join(", ")
-      + (typeof dense === "number" ? ` (dense network ${words.percent(dense)} %)` : "")];
+    const line = (label, scores, dense) => scores && [label, Object.keys(names).filter((key) => typeof scores[key] === "number").map((key) => `${names[key]} ${words.percent(scores[key])}\u00a0%`).join(", ")
+      + (typeof dense === "number" ? ` (dense network ${words.percent(dense)}\u00a0%)` : "")];
     const { validation, test, dense_validation, dense_test } = entry.accuracy;
     const own = entry.costs.flatMap((cost) => [line(`Validation, as ${cost.target} runs it`, cost.runtime_accuracy), line(`Test, as ${cost.target} runs it`, cost.runtime_test)]);
     return pairs([line("Validation", validation, dense_validation), line("Test", test, dense_test), ...own].filter(Boolean));
@@ -88,14 +86,16 @@ const entries = (() => {
   // The commands that make it again; whatever came from an entry is quoted for a shell.
   function recreate(id, entry) {
     const own = entry.subject || {};
-    const search = ["shrinkboard", "search", ...(own.model ? ["--model", own.model, ...(own.dataset ? ["--dataset", own.dataset] : [])] : ["--workload", entry.workload]),
-      "--strategy", entry.strategy, "--target", [...new Set(entry.costs.map((cost) => cost.target))].join(",") || "counts", "--trials", entry.trial + 1, "--seed", entry.seed,
-      ...(own.learning_rate ? ["--learning-rate", own.learning_rate] : []), ...(own.checkpoint ? ["--checkpoint", "FILE"] : [])];
+    const network = [...(own.model ? ["--model", own.model] : []), ...(own.checkpoint ? ["--checkpoint", "FILE"] : [])];
+    const found = entry.role === "finalist" ? ["Train all finalists of its search", ["finalists", "--study", entry.origin.study]]
+      : ["Search as it was found", ["search", ...(own.model ? own.dataset ? ["--dataset", own.dataset] : [] : ["--workload", entry.workload]), "--strategy", entry.strategy,
+        "--target", [...new Set(entry.costs.map((cost) => cost.target))].join(",") || "counts", "--trials", entry.trial + 1, "--seed", entry.seed,
+        ...(own.learning_rate ? ["--learning-rate", own.learning_rate] : [])]];
     const commands = [
-      ["Train it again from its plan and seed, measure it, and say what differs", shell("shrinkboard", "verify", id)],
-      ["Write it as a file that runs elsewhere", shell("shrinkboard", "export", id)],
-      ["Search as it was found", shell(...search)],
-    ];
+      ["Make it again from its plan and seed, measure it, and say what differs", ["verify", id]],
+      ["Write it as a file that runs elsewhere", ["export", id, "--format", "onnx", "--out", "network.onnx"]],
+      found,
+    ].map(([label, command]) => [label, shell("shrinkboard", ...command, ...network)]);
     return element("div", {}, commands.map(([label, command]) => element("div", { class: "command" }, element("p", {}, label),
       element("pre", { tabindex: "0" }, command), navigator.clipboard && button("Copy", async (event) => {
         const pressed = event.currentTarget;
@@ -117,7 +117,7 @@ const entries = (() => {
       if (value === "pick") state.go({ beside: id, entry: "" });
       else if (value) state.go({ beside: value });
     } }, element("option", { value: "" }, "choose a network"), element("option", { value: "pick" }, "another, picked on the board"),
-    offered.map((r) => element("option", { value: r.id }, `${r.strategy} · ${words.percent(r.accuracy)} %${r.speedup === null ? "" : ` · ${words.ratio(r.speedup)}`} · ${words.short(r.id)}`)));
+    offered.map((r) => element("option", { value: r.id }, `${r.strategy} · ${words.percent(r.accuracy)}\u00a0%${r.speedup === null ? "" : ` · ${words.ratio(r.speedup)}`} · ${words.short(r.id)}`)));
     return element("p", { class: "compare" }, element("label", { for: "beside" }, "Compare with "), choice);
   }
 
@@ -142,7 +142,7 @@ const entries = (() => {
       if (!x || !y) return ABSENT;
       const ratio = y / x, word = ratio > 1 ? more : less;
       if (Math.abs(ratio - 1) < 5e-3) return "the same";
-      return ratio > 0.5 && ratio < 2 ? `${Math.round(100 * Math.abs(ratio - 1))} % ${word}` : `${words.ratio(Math.max(ratio, 1 / ratio))} ${word}`;
+      return ratio > 0.5 && ratio < 2 ? `${Math.round(100 * Math.abs(ratio - 1))}\u00a0% ${word}` : `${words.ratio(Math.max(ratio, 1 / ratio))} ${word}`;
     };
     const line = (label, show, difference) => [label, show(a), show(b), difference];
     return [

@@ -72,18 +72,19 @@ const layers = (() => {
       line.weights && (line.activations && line.activations !== line.weights ? `${line.weights} × ${line.activations}` : line.weights),
       line.runs && `runs as ${line.runs}`,
       line.rank !== null && `rank ${line.rank}`,
-      line.sparsity && `${significant(100 * line.sparsity)} % zeros`,
+      line.sparsity && `${+(100 * line.sparsity).toPrecision(3)}\u00a0% zeros`,
     ].filter(Boolean);
   }
 
-  const kept = (line) => !line || line.dropped || line.keep === null ? "" : `${significant(100 * line.keep)} %`;
+  const kept = (line) => !line || line.dropped || line.keep === null ? "" : `${+(100 * line.keep).toPrecision(3)}\u00a0%`;
 
   function legend(lines) {
     const known = lines.flat().filter((line) => line && !line.dropped);
-    const formats = [...new Map(known.filter((l) => l.weights).map((l) => [shade(l.weights), l.weights]))]
-      .map(([kind]) => [kind, [...new Set(known.filter((l) => l.weights && shade(l.weights) === kind).map((l) => l.weights))].sort().join(", ")]);
-    return element("ul", { class: "keys" }, formats.map(([kind, label]) => element("li", {},
-      drawn("svg", { viewBox: "0 0 18 10", class: "bar", "aria-hidden": "true" }, drawn("rect", { class: `kept ${kind}`, width: 18, height: 10 })), label)));
+    const formats = new Map();
+    for (const { weights } of known) if (weights) formats.set(shade(weights), (formats.get(shade(weights)) || new Set()).add(weights));
+    const most = (names) => extreme(Math.max, [0, ...[...names].map((one) => bits(one) ?? 0)]);
+    return element("ul", { class: "keys" }, [...formats].sort((a, b) => most(b[1]) - most(a[1])).map(([kind, names]) => element("li", {},
+      drawn("svg", { viewBox: "0 0 18 10", class: "bar", "aria-hidden": "true" }, drawn("rect", { class: `kept ${kind}`, width: 18, height: 10 })), [...names].sort().join(", "))));
   }
 
   function explained(lines) {

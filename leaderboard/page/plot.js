@@ -81,7 +81,7 @@ class Plot {
     const scope = whole || !near.length ? rows : near;
     const accuracies = [dense, ...scope.map((r) => r.accuracy)];
     let top = extreme(Math.max, accuracies), bottom = extreme(Math.min, accuracies);
-    const pad = Math.max(0.002, (top - bottom) * 0.07);
+    const pad = Math.max(0.002, (top - bottom) * 0.08);
     top = Math.min(1.002, top + pad);
     bottom = Math.max(-0.002, bottom - pad);
     const denseValue = axis.dense(data);
@@ -342,7 +342,7 @@ const tip = (() => {
   const box = byId("tip");
   function show(row, node) {
     const lines = [
-      ["accuracy", `${words.percent(row.accuracy)} % (${words.points(row.drop)})`],
+      ["accuracy", `${words.percent(row.accuracy)}\u00a0% (${words.points(row.drop)})`],
       ["speed-up", row.speedup === null ? ABSENT : words.ratio(row.speedup) + (row.low === null ? "" : ` (${words.interval(row.low, row.high)})`)],
       ["latency", words.seconds(row.latency)],
       ["energy", words.joules(row.energy)],

@@ -7,11 +7,11 @@ const words = {
   points: (x) => x === null ? ABSENT : (x > 0 ? "−" : x < 0 ? "+" : "±") + Math.abs(x).toFixed(2),
   ratio: (x) => x === null ? ABSENT : `${x >= 100 ? x.toFixed(0) : x >= 10 ? x.toFixed(1) : x.toFixed(2)}×`,
   interval: (low, high) => low === null || high === null ? "" : `${low.toFixed(2)}–${high.toFixed(2)}`,
-  seconds: (x) => x === 0 ? "0 s" : scaled(x, [[3600, " h"], [60, " min"], [1, " s"], [1e-3, " ms"], [1e-6, " µs"], [1e-9, " ns"]]),
-  joules: (x) => scaled(x, [[1, " J"], [1e-3, " mJ"], [1e-6, " µJ"], [1e-9, " nJ"]]),
-  count: (x) => x !== null && x < 1000 ? String(+x.toFixed(2)) : scaled(x, [[1e9, " G"], [1e6, " M"], [1e3, " k"]]),
-  bytes: (x) => x !== null && x < 1000 ? `${Math.round(x)} B` : scaled(x, [[1e9, " GB"], [1e6, " MB"], [1e3, " kB"]]),
-  share: (part, whole) => whole ? `${significant(100 * part / whole)} %` : ABSENT,
+  seconds: (x) => x === 0 ? "0 s" : scaled(x, [[3600, "\u00a0h"], [60, "\u00a0min"], [1, "\u00a0s"], [1e-3, "\u00a0ms"], [1e-6, "\u00a0µs"], [1e-9, "\u00a0ns"]]),
+  joules: (x) => scaled(x, [[1, "\u00a0J"], [1e-3, "\u00a0mJ"], [1e-6, "\u00a0µJ"], [1e-9, "\u00a0nJ"]]),
+  count: (x) => x !== null && x < 1000 ? String(+x.toFixed(2)) : scaled(x, [[1e9, "\u00a0G"], [1e6, "\u00a0M"], [1e3, "\u00a0k"]]),
+  bytes: (x) => x !== null && x < 1000 ? `${Math.round(x)}\u00a0B` : scaled(x, [[1e9, "\u00a0GB"], [1e6, "\u00a0MB"], [1e3, "\u00a0kB"]]),
+  share: (part, whole) => whole ? `${significant(100 * part / whole)}\u00a0%` : ABSENT,
   many: (n, one, several) => `${n.toLocaleString("en")} ${n === 1 ? one : several}`,
   short: (id) => id.slice(0, 8),
   // A figure of a cost, by its unit.
@@ -20,7 +20,13 @@ const words = {
     if (unit === "J") return words.joules(value);
     if (unit === "B") return words.bytes(value);
     const sized = value !== null && value < 1 && value > 0 ? String(+value.toPrecision(3)) : words.count(value);
-    return unit === "1" ? sized : unit === "1/s" ? `${sized}${/[GMk]$/.test(sized) ? "" : " "}/s` : `${sized} ${unit}`;
+    return unit === "1" ? sized : unit === "1/s" ? `${sized}${/[GMk]$/.test(sized) ? "" : "\u00a0"}/s` : `${sized}\u00a0${unit}`;
+  },
+  // Its interval; the unit is said once where both ends have the same.
+  range(low, high, unit) {
+    const [from, to] = [words.figure(low, unit), words.figure(high, unit)];
+    const [, size] = from.split("\u00a0");
+    return `${to.endsWith(`\u00a0${size}`) ? from.split("\u00a0")[0] : from}–${to}`;
   },
 };
 

@@ -4,10 +4,9 @@ const board = (() => {
   let tracks = [], data = null, model = null, axis = axes.speed;
   const zoomed = (which) => (range) => state.go({ zoom: range ? [which, ...Object.values(range).map((x) => +x.toPrecision(7))].join(",") : "" });
   const open = (row) => state.go(opening(row.id));
-  const plots = {
-    ...Object.fromEntries(["speed", "size", "energy"].map((which) => [which, new Plot(axes[which], open, zoomed(which))])),
-    training: new Plot(axes.training, open, zoomed("training")),
-  };
+  const plots = Object.fromEntries(["speed", "size", "energy", "training"].map((which) => [which, new Plot(axes[which], open, zoomed(which), (row) => {
+    for (const other of Object.values(plots)) if (other !== plots[which]) other.echo(row);
+  })]));
 
   async function start() {
     theme.start();

@@ -80,7 +80,7 @@ const cards = (() => {
     const asked = state.now.drop > 0 ? [state.now.drop] : [];
     const limits = [...new Set([...asked, ...usual.slice(Math.min(2, Math.max(0, first - 1)))])].slice(0, 3).sort((a, b) => a - b);
     const better = axis === axes.speed ? "fastest" : axis === axes.size ? "smallest" : "most frugal";
-    byId("cards-title").textContent = `The ${better} network that loses at most …`;
+    byId("cards-title").textContent = `The ${better} network that loses at\u00a0most\u00a0…`;
     byId("cards").replaceChildren(...limits.map((limit) => {
       const row = strategies.within(rows, limit, axis);
       return element("li", {}, element("span", { class: "limit" }, words.many(limit, "point", "points")),

@@ -51,7 +51,7 @@ const marks = (() => {
   function stamped(colour, outline, kind, size, scale, unstable) {
     const ink = resolved(colour), card = resolved("card");
     const canvas = element("canvas", {});
-    canvas.width = canvas.height = 2 * Math.ceil((size * 1.5 + 5) * scale);
+    canvas.width = canvas.height = 2 * Math.ceil((size * 1.5 + (unstable ? 4 : 1)) * scale);
     const pen = canvas.getContext("2d");
     pen.translate(canvas.width / 2, canvas.height / 2);
     pen.scale(scale, scale);

@@ -2,23 +2,19 @@
 // canvas between two layers of it. One point at a time is an element: it can be focused, and walked with arrow keys.
 
 class Plot {
-  #holder; #axis; #open; #zoomed; #model = null; #place = null; #at = null; #layers;
+  #holder; #axis; #told; #layers;
+  #model = null; #place = null; #at = null; #cursor = null; #echo = null; #full = {}; #dragged = false;
 
-  // `open(row)` is called for a point that is chosen, `zoomed(range)` for a range that is drawn, null for the whole.
-  constructor(axis, open, zoomed) {
+  // `open(row)` is told of a point that is chosen, `zoomed(range)` of a range that is drawn (null: the whole), `pointed(row)`
+  // of one that is pointed at (null: none any more).
+  constructor(axis, open, zoomed = () => {}, pointed = () => {}) {
     this.#axis = axis;
-    this.#open = open;
-    this.#zoomed = zoomed;
+    this.#told = { open, zoomed, pointed };
     this.#holder = element("div", { class: "plot" });
     this.#layers = { back: drawn("svg", { "aria-hidden": "true" }), points: element("canvas", { "aria-hidden": "true" }), fore: drawn("svg", {}) };
     this.#holder.append(...Object.values(this.#layers));
     this.#listen();
-    let width = 0;
-    new ResizeObserver(() => {
-      if (this.#holder.clientWidth === width) return;
-      width = this.#holder.clientWidth;
-      this.draw();
-    }).observe(this.#holder);
+    new ResizeObserver(() => { if (this.#holder.clientWidth !== this.#place?.width) this.draw(); }).observe(this.#holder);
   }
 
   get node() { return this.#holder; }
@@ -68,8 +64,6 @@ class Plot {
     if (this.#full.data !== data || this.#full.whole !== whole) this.#full = { data, whole, range: this.#fullRange(data, whole) };
     return this.#full.range;
   }
-
-  #full = {};
 
   #fullRange(data, whole) {
     const axis = this.#axis;
@@ -178,7 +172,7 @@ class Plot {
     };
     pen.globalAlpha = many > 3000 ? 0.45 : 0.6;
     if (many <= 60) beaten.forEach((row) => whisker(row, marks.resolved(marks.style(row.method).colour)));
-    beaten.forEach((row) => put(row, size));
+    for (const row of beaten) put(row, size);
     pen.globalAlpha = 0.8;
     best.forEach((row) => whisker(row, marks.resolved(marks.style(row.method).colour)));
     pen.globalAlpha = 1;
@@ -192,7 +186,8 @@ class Plot {
     svg.setAttribute("role", "group");
     svg.setAttribute("aria-label", `${this.#axis.title}: ${words.many(rows.length, "network", "networks")}. Left and right go from one to the next, `
       + "up and down along the front, Enter opens one. The table below holds the same figures.");
-    svg.replaceChildren(this.#labels());
+    this.#echo = drawn("circle", { class: "echo", r: 9, visibility: "hidden" });
+    svg.replaceChildren(this.#labels(), this.#echo);
     const level = this.#place.y(this.#model.data.dense.accuracy);
     if (level > box.top - 8 && level < box.bottom) svg.append(drawn("text", { x: box.left + 4, y: level - 6, class: "halo" }, "dense network"));
     if (rows.length) {
@@ -207,8 +202,6 @@ class Plot {
         this.#place.known ? "None of those shown lies in this range" : "No network to draw"));
     }
   }
-
-  #cursor = null;
 
   // Names beside points of the front, one for each strategy, where there is room.
   #labels() {
@@ -263,9 +256,20 @@ class Plot {
     return best;
   }
 
+  // Rings a network that is pointed at elsewhere, where it is drawn here too.
+  echo(row) {
+    if (!this.#echo) return;
+    const there = row && this.#place.rows.includes(row);
+    this.#echo.setAttribute("visibility", there ? "visible" : "hidden");
+    if (!there) return;
+    this.#echo.setAttribute("cx", this.#place.x(this.#axis.value(row)));
+    this.#echo.setAttribute("cy", this.#place.y(row.accuracy));
+  }
+
   // A point that is pointed at or focused: ringed, with its figures beside it.
   #light(row) {
     this.#holder.classList.toggle("pointing", Boolean(row));
+    this.#told.pointed(row);
     if (!row || !this.#cursor) return tip.hide();
     this.#put(row);
     tip.show(row, this.#cursor.querySelector("circle"));
@@ -303,14 +307,14 @@ class Plot {
       const up = (py) => range.bottom + (box.bottom - py) / (box.bottom - box.top) * (range.top - range.bottom);
       const [left, right] = [drag.from.x, drag.to.x].sort((a, b) => a - b).map(across);
       const [top, bottom] = [drag.from.y, drag.to.y].sort((a, b) => a - b).map(up);
-      if (right - left > 1e-6 && top - bottom > 1e-6) this.#zoomed({ left, right, bottom, top });
+      if (right - left > 1e-6 && top - bottom > 1e-6) this.#told.zoomed({ left, right, bottom, top });
     });
     fore.addEventListener("click", (event) => {
       if (this.#dragged) return void (this.#dragged = false);
       const row = this.#nearest(event);
-      if (row) this.#open(row);
+      if (row) this.#told.open(row);
     });
-    fore.addEventListener("dblclick", (event) => { if (!this.#nearest(event)) this.#zoomed(null); });
+    fore.addEventListener("dblclick", (event) => { if (!this.#nearest(event)) this.#told.zoomed(null); });
     fore.addEventListener("focusin", () => this.#light(this.#at));
     fore.addEventListener("focusout", () => this.#light(null));
     fore.addEventListener("keydown", (event) => {
@@ -318,7 +322,7 @@ class Plot {
       if (event.key === "Escape") return this.#light(null);
       if (event.key === "Enter" || event.key === " ") {
         event.preventDefault();
-        return this.#open(this.#at);
+        return this.#told.open(this.#at);
       }
       const step = { ArrowRight: 1, ArrowLeft: -1, ArrowUp: 1, ArrowDown: -1 }[event.key];
       const along = event.key === "ArrowUp" || event.key === "ArrowDown";
@@ -332,7 +336,6 @@ class Plot {
     });
   }
 
-  #dragged = false;
 }
 
 const extreme = (choose, values) => values.reduce((best, value) => choose(best, value));

@@ -28,7 +28,8 @@ const strategies = (() => {
 
   function tried(setting) {
     if (setting.distinct > 1 && setting.low !== null && setting.values.every((value) => !Number.isNaN(Number(value)))) {
-      return `${+setting.low.toPrecision(4)} to ${+setting.high.toPrecision(4)}, ${words.many(setting.distinct, "value", "values")}`;
+      const figure = (x) => String(+x.toPrecision(4)).replace("-", "−");
+      return `${figure(setting.low)} to ${figure(setting.high)}, ${words.many(setting.distinct, "value", "values")}`;
     }
     return setting.values.join(", ") + (setting.distinct > setting.values.length ? ", …" : "");
   }
@@ -39,7 +40,7 @@ const strategies = (() => {
     const front = frontOf(data, axis, (r) => r.strategy === strategy);
     const ahead = front.filter((r) => track.front.includes(r)).length;
     const looks = parted(strategy);
-    const plot = new Plot(axis, (row) => state.go(opening(row.id)), () => {});
+    const plot = new Plot(axis, (row) => state.go(opening(row.id)));
     queueMicrotask(() => plot.show({ data, shown: own, front, all: frontOf(data, axis, (r) => r.strategy !== strategy), limits: { drop: null, latency: null }, whole: state.now.whole, zoom: null, height: (width) => Math.max(260, Math.min(380, width * 0.55)) }));
     const method = answer?.method;
     return [

@@ -325,6 +325,7 @@ def test_a_point_opens_its_network(visit: Callable[..., Visit], address: str, ro
     assert at
     page.mouse.move(at["x"] + at["width"] / 2, at["y"] + at["height"] / 2)
     expect(page.locator("#tip")).to_be_visible()
+    expect(page.locator("#second .echo")).to_have_attribute("visibility", "visible")
     page.mouse.click(at["x"] + at["width"] / 2, at["y"] + at["height"] / 2)
     dialog = page.get_by_role("dialog")
     expect(dialog).to_be_visible()

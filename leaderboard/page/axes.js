@@ -30,7 +30,8 @@ const axes = (() => {
 
   function decades(low, high, wanted) {
     const all = [];
-    for (let k = Math.floor(Math.log10(low)); k <= Math.log10(high); k++) all.push(...[1, 2, 5].map((m) => m * 10 ** k));
+    for (let k = Math.floor(Math.log10(low)); k <= Math.log10(high); k++)
+      all.push(...[1, 2, 5].map((m) => m * 10 ** k));
     return thinned(all, low, high, wanted);
   }
 
@@ -51,26 +52,85 @@ const axes = (() => {
   return {
     steps,
     speed: {
-      column: "speedup", title: "Accuracy against speed", switch: "Speed", caption: "times as fast as the dense network →", rising: true,
-      value: (r) => r.speedup, low: (r) => r.low, high: (r) => r.high, dense: () => 1, span: [0.95, 1.1],
-      ticks: ratios, label: times, show: (r) => words.ratio(r.speedup), words: (r) => `${words.ratio(r.speedup)} as fast`, absent: "a speed-up",
+      column: "speedup",
+      title: "Accuracy against speed",
+      switch: "Speed",
+      caption: "times as fast as the dense network →",
+      rising: true,
+      value: (r) => r.speedup,
+      low: (r) => r.low,
+      high: (r) => r.high,
+      dense: () => 1,
+      span: [0.95, 1.1],
+      ticks: ratios,
+      label: times,
+      show: (r) => words.ratio(r.speedup),
+      words: (r) => `${words.ratio(r.speedup)} as fast`,
+      absent: "a speed-up",
     },
     size: {
-      column: "size", title: "Accuracy against size", switch: "Size", caption: "times fewer parameters than the dense network →", rising: true,
-      value: (r) => r.size, low: () => null, high: () => null, dense: () => 1, span: [0.95, 1.1],
-      ticks: ratios, label: times, show: (r) => words.ratio(r.size), words: (r) => `${words.ratio(r.size)} fewer parameters`, absent: "parameters",
+      column: "size",
+      title: "Accuracy against size",
+      switch: "Size",
+      caption: "times fewer parameters than the dense network →",
+      rising: true,
+      value: (r) => r.size,
+      low: () => null,
+      high: () => null,
+      dense: () => 1,
+      span: [0.95, 1.1],
+      ticks: ratios,
+      label: times,
+      show: (r) => words.ratio(r.size),
+      words: (r) => `${words.ratio(r.size)} fewer parameters`,
+      absent: "parameters",
     },
     energy: {
-      column: "energy", title: "Accuracy against energy", switch: "Energy", caption: "← energy of one inference", rising: false,
-      value: (r) => r.energy || null, low: () => null, high: () => null, dense: () => null, span: null,
-      ticks: decades, label: (x) => unit(x, [[1, " J"], [1e-3, " mJ"], [1e-6, " µJ"], [1e-9, " nJ"]]),
-      show: (r) => words.joules(r.energy), words: (r) => words.joules(r.energy), absent: "an energy",
+      column: "energy",
+      title: "Accuracy against energy",
+      switch: "Energy",
+      caption: "← energy of one inference",
+      rising: false,
+      value: (r) => r.energy || null,
+      low: () => null,
+      high: () => null,
+      dense: () => null,
+      span: null,
+      ticks: decades,
+      label: (x) =>
+        unit(x, [
+          [1, " J"],
+          [1e-3, " mJ"],
+          [1e-6, " µJ"],
+          [1e-9, " nJ"],
+        ]),
+      show: (r) => words.joules(r.energy),
+      words: (r) => words.joules(r.energy),
+      absent: "an energy",
     },
     training: {
-      column: "total_seconds", title: "Accuracy against training", switch: "Training", caption: "← whole training, the dense network's included", rising: false,
-      value: (r) => r.total_seconds || null, low: () => null, high: () => null, dense: (data) => data.dense.seconds || null, span: null,
-      ticks: durations, label: (x) => unit(x, [[3600, " h"], [60, " min"], [1, " s"], [1e-3, " ms"], [1e-6, " µs"]]),
-      show: (r) => words.seconds(r.total_seconds), words: (r) => `trained in ${words.seconds(r.total_seconds)}`, absent: "a training",
+      column: "total_seconds",
+      title: "Accuracy against training",
+      switch: "Training",
+      caption: "← whole training, the dense network's included",
+      rising: false,
+      value: (r) => r.total_seconds || null,
+      low: () => null,
+      high: () => null,
+      dense: (data) => data.dense.seconds || null,
+      span: null,
+      ticks: durations,
+      label: (x) =>
+        unit(x, [
+          [3600, " h"],
+          [60, " min"],
+          [1, " s"],
+          [1e-3, " ms"],
+          [1e-6, " µs"],
+        ]),
+      show: (r) => words.seconds(r.total_seconds),
+      words: (r) => `trained in ${words.seconds(r.total_seconds)}`,
+      absent: "a training",
     },
   };
 })();
@@ -83,7 +143,8 @@ function frontOf(data, axis, passes) {
   for (const row of data.sorted(axis.column, axis.rising)) {
     if (axis.value(row) === null || !passes(row)) continue;
     const last = front[front.length - 1];
-    if (row.accuracy > best || (last && row.accuracy === last.accuracy && axis.value(row) === axis.value(last))) front.push(row);
+    if (row.accuracy > best || (last && row.accuracy === last.accuracy && axis.value(row) === axis.value(last)))
+      front.push(row);
     best = Math.max(best, row.accuracy);
   }
   return front;

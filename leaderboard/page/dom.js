@@ -23,15 +23,24 @@ const named = (text) => element("bdi", {}, text);
 // depend on what is shown when it is followed.
 const link = (change, attributes, ...children) => {
   const wanted = typeof change === "function" ? change : () => change;
-  return element("a", { href: state.address(wanted()), ...attributes, onclick: (event) => {
-    if (event.metaKey || event.ctrlKey || event.shiftKey || event.button) return;
-    event.preventDefault();
-    event.stopPropagation();
-    state.go(wanted());
-  } }, ...children);
+  return element(
+    "a",
+    {
+      href: state.address(wanted()),
+      ...attributes,
+      onclick: (event) => {
+        if (event.metaKey || event.ctrlKey || event.shiftKey || event.button) return;
+        event.preventDefault();
+        event.stopPropagation();
+        state.go(wanted());
+      },
+    },
+    ...children,
+  );
 };
 
 // What opening a network changes: where one waits to be compared, this is the second of the two.
-const opening = (id) => state.now.beside && !state.now.entry ? { entry: state.now.beside, beside: id } : { entry: id, strategy: "" };
+const opening = (id) =>
+  state.now.beside && !state.now.entry ? { entry: state.now.beside, beside: id } : { entry: id, strategy: "" };
 
 const button = (label, onclick, attributes) => element("button", { type: "button", onclick, ...attributes }, label);

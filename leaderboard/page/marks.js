@@ -15,7 +15,8 @@ const marks = (() => {
     "M-.5 -1.15L0 -.65L.5 -1.15L1.15 -.5L.65 0L1.15 .5L.5 1.15L0 .65L-.5 1.15L-1.15 .5L-.65 0L-1.15 -.5Z",
   ];
   const DENSE = { colour: "kd", outline: 0 };
-  let styles = new Map(), families = [];
+  let styles = new Map(),
+    families = [];
   let sprites = new Map();
 
   // The methods and formats of a track; the dense network always looks the same.
@@ -27,15 +28,19 @@ const marks = (() => {
   }
 
   const style = (method) => styles.get(method) || DENSE;
-  const filling = (family) => families.length < 2 || family === "int" ? "solid" : family === "fp32" ? "hollow" : "dotted";
+  const filling = (family) =>
+    families.length < 2 || family === "int" ? "solid" : family === "fp32" ? "hollow" : "dotted";
 
   // For text and tables, in SVG.
   function swatch(method, family) {
     const { colour, outline } = style(method);
     const kind = family ? filling(family) : "solid";
-    return drawn("svg", { viewBox: "-8 -8 16 16", class: `swatch ${colour} ${kind}`, "aria-hidden": "true" },
+    return drawn(
+      "svg",
+      { viewBox: "-8 -8 16 16", class: `swatch ${colour} ${kind}`, "aria-hidden": "true" },
       drawn("path", { d: OUTLINES[outline], transform: "scale(5)", "vector-effect": "non-scaling-stroke" }),
-      kind === "dotted" && drawn("circle", { r: 1.8, class: "dot" }));
+      kind === "dotted" && drawn("circle", { r: 1.8, class: "dot" }),
+    );
   }
 
   const strategy = (row) => element("span", { class: "strategy" }, swatch(row.method, row.family), named(row.strategy));
@@ -49,7 +54,8 @@ const marks = (() => {
   }
 
   function stamped(colour, outline, kind, size, scale, unstable) {
-    const ink = resolved(colour), card = resolved("card");
+    const ink = resolved(colour),
+      card = resolved("card");
     const canvas = element("canvas", {});
     canvas.width = canvas.height = 2 * Math.ceil((size * 1.5 + (unstable ? 4 : 1)) * scale);
     const pen = canvas.getContext("2d");
@@ -105,5 +111,16 @@ const marks = (() => {
     sprites = new Map();
   }
 
-  return { learn, swatch, strategy, stamp, style, resolved, forget, get families() { return families; } };
+  return {
+    learn,
+    swatch,
+    strategy,
+    stamp,
+    style,
+    resolved,
+    forget,
+    get families() {
+      return families;
+    },
+  };
 })();

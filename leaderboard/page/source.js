@@ -8,7 +8,9 @@ const source = (() => {
     const columns = Object.entries(answer.rows);
     const rows = answer.rows.id.map((_, i) => {
       const row = Object.fromEntries(columns.map(([column, values]) => [column, values[i]]));
-      return Object.assign(row, parted(row.strategy), { size: row.parameters ? row.dense_parameters / row.parameters : null });
+      return Object.assign(row, parted(row.strategy), {
+        size: row.parameters ? row.dense_parameters / row.parameters : null,
+      });
     });
     return { ...answer, rows, sorted: sorter(rows) };
   }
@@ -20,12 +22,16 @@ const source = (() => {
       const key = `${down ? "-" : ""}${column}`;
       if (!orders.has(key)) {
         const sign = down ? -1 : 1;
-        orders.set(key, [...rows].sort((a, b) => {
-          const u = a[column], v = b[column];
-          if (u === v) return b.accuracy - a.accuracy;
-          if (u === null || v === null) return u === null ? 1 : -1;
-          return u < v ? -sign : sign;
-        }));
+        orders.set(
+          key,
+          [...rows].sort((a, b) => {
+            const u = a[column],
+              v = b[column];
+            if (u === v) return b.accuracy - a.accuracy;
+            if (u === null || v === null) return u === null ? 1 : -1;
+            return u < v ? -sign : sign;
+          }),
+        );
       }
       return orders.get(key);
     };
@@ -41,9 +47,10 @@ const source = (() => {
         const answer = found(held.boards, (one) => at(one, workload, key) && one.finals === finals);
         return answer && track(answer);
       },
-      entry: async (id) => Object.hasOwn(held.entries, id) ? held.entries[id].entry : null,
+      entry: async (id) => (Object.hasOwn(held.entries, id) ? held.entries[id].entry : null),
       ranking: async (workload, key) => found(held.rankings, (one) => at(one, workload, key))?.ranking ?? null,
-      strategy: async (workload, key, strategy) => found(held.strategies, (one) => at(one, workload, key) && one.name === strategy),
+      strategy: async (workload, key, strategy) =>
+        found(held.strategies, (one) => at(one, workload, key) && one.name === strategy),
     };
   }
 
@@ -66,6 +73,7 @@ const source = (() => {
       return entries.get(id);
     },
     ranking: async (workload, target) => (await ask("ranking", { workload, target })).ranking,
-    strategy: async (workload, target, strategy) => (await ask("strategies", { workload, target, strategy })).strategies[0] ?? null,
+    strategy: async (workload, target, strategy) =>
+      (await ask("strategies", { workload, target, strategy })).strategies[0] ?? null,
   };
 })();

@@ -135,8 +135,8 @@ const axes = (() => {
   };
 })();
 
-// The Pareto front of those rows that pass, the best of the axis first: whoever is more accurate than all before. Equal ones
-// stand together.
+// The Pareto front of those rows that pass, the best of the axis first: whoever is more accurate than all before. Equal
+// ones stand together.
 function frontOf(data, axis, passes) {
   const front = [];
   let best = -1;

@@ -135,7 +135,8 @@ const controls = (() => {
   return { start, show };
 })();
 
-// What a loss of accuracy buys: the best network within half a point, one and two, or within more where none is so good.
+// What a loss of accuracy buys: the best network within half a point, one and two, or within more where none is so
+// good.
 const cards = (() => {
   function show(data, rows, axis) {
     const usual = [...strategies.LIMITS, 5, 10];

@@ -19,8 +19,8 @@ const byId = (id) => document.getElementById(id);
 // Text of unknown direction and length, kept from turning round what stands beside it.
 const named = (text) => element("bdi", {}, text);
 
-// A link to another view of this page, with an address of its own; a plain click does not load it anew. What changes may
-// depend on what is shown when it is followed.
+// A link to another view of this page, with an address of its own; a plain click does not load it anew. What changes
+// may depend on what is shown when it is followed.
 const link = (change, attributes, ...children) => {
   const wanted = typeof change === "function" ? change : () => change;
   return element(

@@ -14,7 +14,8 @@ const layers = (() => {
     return other ? Number(other[1]) : null;
   }
 
-  // What a plan does, layer by layer. Plans are the strategies' own: what is not understood is left to the plan as data.
+  // What a plan does, layer by layer. Plans are the strategies' own: what is not understood is left to the plan as
+  // data.
   function read(entry, key) {
     const plan = entry.plan;
     const cost =
@@ -69,8 +70,8 @@ const layers = (() => {
                 : "b2";
   };
 
-  // The bar of one layer, growing to the right, or to the left beside another network. Its area is what is left: as wide
-  // as the channels, and filled as high as the weights that are not zero.
+  // The bar of one layer, growing to the right, or to the left beside another network. Its area is what is left: as
+  // wide as the channels, and filled as high as the weights that are not zero.
   function bar(line, mirrored) {
     const svg = drawn("svg", {
       viewBox: "0 0 100 10",

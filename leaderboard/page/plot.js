@@ -16,8 +16,8 @@ class Plot {
   #full = {};
   #dragged = false;
 
-  // `open(row)` is told of a point that is chosen, `zoomed(range)` of a range that is drawn (null: the whole), `pointed(row)`
-  // of one that is pointed at (null: none any more).
+  // `open(row)` is told of a point that is chosen, `zoomed(range)` of a range that is drawn (null: the whole),
+  // `pointed(row)` of one that is pointed at (null: none any more).
   constructor(axis, open, zoomed = () => {}, pointed = () => {}) {
     this.#axis = axis;
     this.#told = { open, zoomed, pointed };

@@ -94,7 +94,8 @@ function shell(...parts) {
 }
 
 // What a strategy's name says: the method that shapes the network, and the family of its number formats.
-// `snip+int@shuffle` is the method `snip@shuffle` in `int`; a name without a + keeps fp32, unless it is itself a family.
+// `snip+int@shuffle` is the method `snip@shuffle` in `int`; a name without a + keeps fp32, unless it is itself a
+// family.
 const FAMILIES = ["int", "minifloat"];
 function parted(strategy) {
   const [whole, ...control] = strategy.split("@");

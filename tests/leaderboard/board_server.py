@@ -17,13 +17,21 @@ from urllib.request import Request, urlopen
 
 import leaderboard
 
+_HOME = Path(leaderboard.__file__).parent.parent
+
+
+def serve_command(storage: str, path: Path = _HOME) -> subprocess.CompletedProcess[str]:
+    """What the command says where it does not come to serve; modules in `path` stand before all others."""
+    environment = os.environ | {"PYTHONPATH": f"{path}{os.pathsep}{_HOME}"}
+    command = [sys.executable, "-m", "shrinkboard", "serve", "--port", "0", "--storage", storage]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
 
 @contextmanager
 def serving(storage: str) -> Iterator[str]:
     """Its address, such as `http://127.0.0.1:41234`; it must end well on Ctrl-C."""
-    home = Path(leaderboard.__file__).parent.parent
     command = [sys.executable, "-m", "shrinkboard", "serve", "--port", "0", "--storage", storage]
-    environment = os.environ | {"PYTHONPATH": str(home), "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {"PYTHONPATH": str(_HOME), "PYTHONUNBUFFERED": "1"}
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as server:
         assert server.stdout and server.stderr

@@ -14,12 +14,12 @@ from urllib.parse import quote, urlencode
 import pytest
 import schemathesis
 from board_samples import RANKED, benchmark, cost, entry, finals, scored, training
-from board_server import asked, serving, told
+from board_server import asked, serve_command, serving, told
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
-from leaderboard import Query, Reference, Row, Store, stored_ranking
+from leaderboard import LeaderboardError, Query, Reference, Row, Store, serve, stored_ranking
 
 KEY = "cpu-onnxruntime@ab12cd34"
 
@@ -213,12 +213,22 @@ def test_only_this_machine_is_answered(server: str) -> None:
 
 
 def test_a_port_that_is_taken_is_refused_in_one_line(server: str, storage: str) -> None:
-    from leaderboard import LeaderboardError
-    from leaderboard.server import serve
-
     with Store(storage) as store, pytest.raises(LeaderboardError, match="port") as caught:
         serve(store, int(server.rsplit(":", 1)[1]))
     assert "\n" not in str(caught.value)
+
+
+def test_without_its_extra_it_says_what_to_install(storage: str, tmp_path: Path) -> None:
+    (tmp_path / "fastapi.py").write_text("raise ModuleNotFoundError('no fastapi', name='fastapi')")
+    done = serve_command(storage, path=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "shrinkboard: serve needs fastapi; install it with: pip install 'shrinkboard[web]'\n"
+
+
+def test_a_storage_that_is_not_there_is_refused_in_one_line(tmp_path: Path) -> None:
+    done = serve_command(str(tmp_path / "none.db"))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "none.db" in done.stderr
 
 
 def test_no_question_breaks_the_server(server: str) -> None:

@@ -13,7 +13,6 @@ from .definitions import known_benchmarks as known_benchmarks
 from .definitions import named_benchmark as named_benchmark
 from .definitions import read_benchmark as read_benchmark
 from .definitions import shipped_benchmarks as shipped_benchmarks
-from .definitions import write_benchmarks as write_benchmarks
 from .entry import Accuracy as Accuracy
 from .entry import Entry as Entry
 from .entry import Environment as Environment
@@ -27,7 +26,9 @@ from .entry import TargetCost as TargetCost
 from .entry import Training as Training
 from .errors import LeaderboardError as LeaderboardError
 from .errors import StorageUnavailable as StorageUnavailable
-from .exchange import read_entries as read_entries
+from .exchange import Exchanged as Exchanged
+from .exchange import read_files as read_files
+from .exchange import write_benchmarks as write_benchmarks
 from .exchange import write_entries as write_entries
 from .finals import Final as Final
 from .finals import Searched as Searched

@@ -110,8 +110,7 @@ def rank(
 
     Example: shrinkboard rank --workload digits/cnn --target fpga-zcu104
 
-    With pairs, fixed speeds and drops, controls and training cost: shrinkboard rank --workload digits/cnn
-    --target fpga-zcu104 --format markdown --out rank.md
+    All of it, with pairs, fixed speeds and drops, controls and training cost: add --format markdown --out rank.md
     """
     from . import render_ranking
     from .definitions import asked_benchmark
@@ -129,11 +128,7 @@ def rank(
         _write(writers[format](found), out)
 
 
-benchmarks_app = typer.Typer(
-    help="What rankings are held against: frozen definitions, shipped or in the storage.",
-    invoke_without_command=True,
-    no_args_is_help=False,
-)
+benchmarks_app = typer.Typer(invoke_without_command=True, no_args_is_help=False)
 BenchmarkName = Annotated[str, typer.Argument(help="NAME for its highest version, or NAME@VERSION.")]
 
 
@@ -143,7 +138,7 @@ def benchmarks(
     format: Annotated[Literal["table", "json"], typer.Option(help="How to print.")] = "table",
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
-    """Lists the benchmarks: what each ranks, its budget and seeds. Of one track the highest version holds.
+    """Lists what rankings are held against, shipped or in the storage. Of one track the highest version holds.
 
     Example: shrinkboard benchmarks --format json
     """
@@ -209,7 +204,8 @@ def dump_benchmarks(
 
     Example: shrinkboard benchmarks dump --out benchmarks
     """
-    from .definitions import known_benchmarks, write_benchmarks
+    from .definitions import known_benchmarks
+    from .exchange import write_benchmarks
     from .store import Store
 
     with Store(storage, create=False) as store:
@@ -262,33 +258,61 @@ def dump(
     study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
-    """Writes every entry as one JSON file, named by its id, for exchange.
+    """Writes every entry and every benchmark as one JSON file, named by its id, for exchange.
 
     Example: shrinkboard dump --out entries
     """
-    from .exchange import write_entries
+    from .exchange import write_benchmarks, write_entries
     from .store import Store
 
     with Store(storage, create=False) as store:
-        count = write_entries(store.entries(study), out)
-    typer.echo(f"{count} entries written to {out}")
+        entries = write_entries(store.entries(study), out)
+        benchmarks = write_benchmarks([] if study else store.benchmarks(), out)
+    typer.echo(f"{_counted(entries, benchmarks)} written to {out}")
 
 
 def import_(
-    files: Annotated[list[Path], typer.Argument(help="Files that dump wrote, or folders of them.")],
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Files that dump wrote, or folders of them.", show_default=False)
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only say whether they are valid; needs no storage.")] = False,
+    schema: Annotated[
+        Literal["entry", "benchmark"] | None, typer.Option(help="Print the JSON schema of such files, and end.")
+    ] = None,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
-    """Adds entries from JSON files: all of them or, where one is refused, none.
+    """Adds entries and benchmarks from JSON files: all of them or, where one is refused, none.
 
     Example: shrinkboard import entries
+
+    For every change of a folder of results: shrinkboard import --check entries
     """
-    from .exchange import read_entries
+    from .errors import LeaderboardError
+    from .exchange import json_schema, read_files
     from .store import Store
 
-    read = read_entries(files)
-    with Store(storage) as store:
-        new = store.add_many((entry for _, entry in read), sources=(str(file) for file, _ in read))
-    typer.echo(f"{new} entries imported, {len(read) - new} were already there")
+    if schema is not None:
+        typer.echo(json_schema(schema).rstrip("\n"))
+        return
+    if not files:
+        raise LeaderboardError("import: give files that `shrinkboard dump` wrote, or folders of them")
+    read = read_files(files)
+    # What a new board takes is valid.
+    with Store("sqlite://" if check else storage) as store:
+        new = store.add_many(
+            (entry for _, entry in read.entries),
+            sources=(str(file) for file, _ in read.entries),
+            benchmarks=(benchmark for _, benchmark in read.benchmarks),
+        )
+    entries, benchmarks = len(read.entries), len(read.benchmarks)
+    if check:
+        typer.echo(f"{_counted(entries, benchmarks)} checked, all valid")
+    else:
+        typer.echo(f"{_counted(new, benchmarks)} imported, {entries - new} were already there")
+
+
+def _counted(entries: int, benchmarks: int) -> str:
+    return f"{entries} entries" + (f" and {benchmarks} benchmarks" if benchmarks else "")
 
 
 def report(

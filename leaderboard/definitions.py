@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 from .benchmark import Benchmark
 from .errors import LeaderboardError, quoted
-from .exchange import read_text
+from .exchange import read_files
 from .replicates import arrange, on_front, points
 from .store import Store
 
@@ -79,26 +78,10 @@ def asked_benchmark(store: Store, workload: str, target: str, asked: str | None 
 
 def read_benchmark(file: Path) -> Benchmark:
     """The definition in a file; raises `LeaderboardError` that names it."""
-    try:
-        return Benchmark.from_json(read_text(file))
-    except LeaderboardError as error:
-        raise LeaderboardError(f"{quoted(str(file))}: {error}") from None
-
-
-def write_benchmarks(benchmarks: Iterable[Benchmark], folder: Path) -> int:
-    """Writes `<name>@<version>.json` for every definition; returns how many. Raises `LeaderboardError`."""
-    count = 0
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for benchmark in benchmarks:
-            # A name may hold what a file's name may not, and is someone else's text.
-            file = folder / f"{quote(benchmark.id, safe='@+')}.json"
-            file.write_text(benchmark.to_json(), encoding="ascii")
-            count += 1
-    except OSError as error:
-        reason = f"folder {quoted(str(folder))} cannot be written ({error.strerror}); give another"
-        raise LeaderboardError(reason) from None
-    return count
+    found = read_files([file])
+    if len(found.benchmarks) != 1 or found.entries:
+        raise LeaderboardError(f"{quoted(str(file))}: one benchmark is expected; `import` takes entries and folders")
+    return found.benchmarks[0][1]
 
 
 def add_benchmark(store: Store, benchmark: Benchmark) -> Benchmark:

@@ -103,7 +103,9 @@ Formats = Annotated[tuple[Name, Name], Field(strict=False)]
 class Record(BaseModel):
     """Frozen, strict, and closed to unknown fields, NaN and infinity."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class Figure(Record):
@@ -392,8 +394,16 @@ class Entry(Record):
 
     @classmethod
     def from_json(cls, text: str) -> Entry:
-        """Reads what `to_json` wrote; anything else, or content changed since, raises `LeaderboardError`."""
-        data = parse_object(text, "entry")
+        """Reads what `to_json` wrote, of this schema or an older one.
+
+        Anything else, or content changed since, raises `LeaderboardError`. An entry of an older schema stays what it
+        is, so that its id holds: what its schema had no field for is None, and all else answers as in a new one.
+        """
+        return cls.from_fields(parse_object(text, "entry"))
+
+    @classmethod
+    def from_fields(cls, data: dict[str, Any]) -> Entry:
+        """As `from_json`, from the JSON object; takes its `id` out."""
         version = data.get("schema_version")
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise LeaderboardError(
@@ -465,6 +475,9 @@ def parse_object(text: str, what: str) -> dict[str, Any]:
     """The JSON object in `text`, without doubled fields and NaN; raises `LeaderboardError` that names `what` it is."""
     if len(text) > _MAX_CHARACTERS:
         raise LeaderboardError(f"{what}: {len(text)} characters given, at most {_MAX_CHARACTERS} are allowed")
+    # Before anything is made of them: a million small wrong values would become a million errors of pydantic.
+    if sum(map(text.count, ",[{")) > _MAX_VALUES:
+        raise LeaderboardError(f"{what}: more than {_MAX_VALUES} values given, no file of ours has so many")
     try:
         data = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except _Refused as error:
@@ -484,11 +497,11 @@ class _Refused(ValueError):
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise _Refused(f"the field {quoted(twice)} is given twice; keep one")
+    data: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in data:
+            raise _Refused(f"the field {quoted(key)} is given twice; keep one")
+        data[key] = value
     return data
 
 

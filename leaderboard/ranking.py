@@ -218,8 +218,8 @@ def _told(pairs: Sequence[Pair]) -> list[str]:
         return []
     needed = resolution(max(tested), len(tested))
     return [
-        f"of {len(tested)} pairs on {max(tested)} search seeds the clearest must differ by {needed:.1f} standard "
-        "deviations of its difference to be told apart; more search seeds tell more"
+        f"with {len(tested)} pairs on {max(tested)} search seeds the clearest difference must be {needed:.1f} times "
+        "its standard deviation to count; more search seeds tell more"
     ]
 
 

@@ -20,11 +20,10 @@ from .statistics import Estimate
 _GAIN = {"measured": "speed-up", "modelled": "modelled speed-up", "parameters": "gain in parameters"}
 _SHOWN_GAINS, _SHOWN_DROP = (1.5, 2.0), 0.01
 _LEGEND = (
-    "hypervolume on the test split, mean over n search seeds with its 95 % t-interval; who shares a rank could not be "
-    "told apart (paired t-tests, Holm over all pairs, 5 %), so a rank counts those shown to be better and need not "
-    "follow the mean"
+    "hypervolume on the test split, mean over n search seeds with its 95 % t-interval; a rank counts those shown to be "
+    "better (paired t-tests, Holm over all pairs, 5 %): who shares one could not be told apart"
 )
-_REACHED = "(k/n) reached by k of n searches only, so not comparable with one reached by all"
+_REACHED = "(k/n): in k of n searches only, so not to be compared with what all reached"
 
 
 def to_json(ranking: Ranking) -> str:
@@ -43,7 +42,7 @@ def to_table(ranking: Ranking) -> RenderableType:
     for one in ranking.strategies:
         table.add_row(*(Text(cell) for cell in _brief(one)))
     deviating = [Text(f"! {one.strategy}: {line}") for one in ranking.strategies for line in one.deviations]
-    legend = f"{_LEGEND}; accuracy in % at a gain, and the gain one point below the dense network; {_REACHED}"
+    legend = f"{_LEGEND}; then accuracy in % at a gain, and the gain one point below the dense network; {_REACHED}"
     notes = [Text(f"note: {line}", style="dim") for line in ranking.notes]
     return Group(table, Text(legend, style="dim"), *deviating, *notes)
 
@@ -137,7 +136,7 @@ def _sections(ranking: Ranking) -> Iterator[_Section]:
     yield _Section(
         f"Accuracy at a fixed {_GAIN[track]}",
         "Test accuracy in %, of the network with at least that gain that is best on validation; mean, SD and 95 % "
-        f"t-interval over searches. {_REACHED[0].upper()}{_REACHED[1:]}.",
+        f"t-interval over searches. {_REACHED}.",
         ("strategy", *(f"{wanted:g}×" for wanted in GAINS)),
         [
             (one.strategy, *(_reached(at, lambda at: _full(at.accuracy, _percent)) for at in one.at_gain))

@@ -93,7 +93,7 @@ def arrange(benchmark: Benchmark, finals: Iterable[Final]) -> Arranged:
         again += first is not final
     studies = {final.final_study for final in ranked.values()}
     beside = [f for f in ordered if f.final_study in studies and not (f.role == "finalist" and f.chosen)]
-    dense = {f.final_study: f for f in reversed(beside) if f.role == "control" and f.strategy == DENSE}
+    dense = {f.final_study: f for f in beside if f.role == "control" and f.strategy == DENSE}
     notes = []
     if outside:
         seeds = sorted({_or(f.search_seed) for f in outside})
@@ -103,6 +103,11 @@ def arrange(benchmark: Benchmark, finals: Iterable[Final]) -> Arranged:
         )
     if again:
         notes.append(f"{again} entries of a finalist and fresh seed that are there already are left out")
+    shared = [
+        fresh for fresh, own in grouped(ranked.values(), lambda f: f.seed) if len({f.search_seed for f in own}) > 1
+    ]
+    if shared:
+        notes.append(f"fresh seeds {_listed(shared)} serve several search seeds, whose results then share their luck")
     without = sorted(studies - dense.keys())
     if without:
         notes.append(f"no control {DENSE} in {len(without)} of {len(studies)} final studies: drops there are unknown")

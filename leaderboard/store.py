@@ -97,14 +97,19 @@ class Store:
         """Adds one entry; False if it is already there. The same key with other content is refused."""
         return self.add_many([entry]) == 1
 
-    def add_many(self, entries: Iterable[Entry], sources: Iterable[str] | None = None) -> int:
-        """Adds all entries or, where one is refused, none; returns how many were new.
+    def add_many(
+        self, entries: Iterable[Entry], sources: Iterable[str] | None = None, benchmarks: Iterable[Benchmark] = ()
+    ) -> int:
+        """Adds all entries, and freezes all `benchmarks`, or, where one is refused, none.
 
-        `sources` names where each came from, such as its file; the message of a refusal then starts with that name.
+        Returns how many entries were new. `sources` names where each came from, such as its file; the message of a
+        refusal then starts with that name.
         """
         listed = list(entries)
         named = [""] * len(listed) if sources is None else [f"{source}: " for source in sources]
         with self.transaction(write=True) as connection:
+            for benchmark in benchmarks:
+                _freeze(connection, benchmark)
             return sum(
                 _add(connection, listed[start : start + _BATCH], named[start : start + _BATCH])
                 for start in range(0, len(listed), _BATCH)
@@ -255,24 +260,8 @@ class Store:
 
     def freeze_benchmark(self, benchmark: Benchmark) -> Benchmark:
         """Adds a definition; refused where one of this name and version stands with other content."""
-        c = tables.benchmarks.c
-        values = {
-            "name": benchmark.name,
-            "version": benchmark.version,
-            "workload": benchmark.workload,
-            "key": benchmark.key,
-            "document": benchmark.to_json(),
-        }
-        at_key = sa.and_(c.name == benchmark.name, c.version == benchmark.version)
         with self.transaction(write=True) as connection:
-            _insert_if_absent(connection, tables.benchmarks, [values])
-            standing = Benchmark.from_json(connection.execute(sa.select(c.document).where(at_key)).scalar_one())
-        if standing != benchmark:
-            raise LeaderboardError(
-                f"benchmark {quoted(benchmark.id)} stands with other content; a definition is never changed, raise its "
-                "version"
-            )
-        return standing
+            return _freeze(connection, benchmark)
 
     def reference(self, workload: str, key: str) -> Reference | None:
         """The frozen reference of a workload on a target key, None where there is none yet."""
@@ -510,6 +499,26 @@ def _insert_if_absent(connection: Connection, table: sa.Table, rows: Sequence[di
     # What it returns says whether a row went in; the driver's row count is not kept for every database.
     statement = insert(table).on_conflict_do_nothing().returning(*table.primary_key.columns)
     return set(connection.execute(statement, rows).scalars())
+
+
+def _freeze(connection: Connection, benchmark: Benchmark) -> Benchmark:
+    c = tables.benchmarks.c
+    values = {
+        "name": benchmark.name,
+        "version": benchmark.version,
+        "workload": benchmark.workload,
+        "key": benchmark.key,
+        "document": benchmark.to_json(),
+    }
+    _insert_if_absent(connection, tables.benchmarks, [values])
+    at_key = sa.and_(c.name == benchmark.name, c.version == benchmark.version)
+    standing = Benchmark.from_json(connection.execute(sa.select(c.document).where(at_key)).scalar_one())
+    if standing != benchmark:
+        raise LeaderboardError(
+            f"benchmark {quoted(benchmark.id)} stands with other content; a definition is never changed, raise its "
+            "version"
+        )
+    return standing
 
 
 def _add(connection: Connection, entries: Sequence[Entry], sources: Sequence[str]) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from board_samples import RANKED, benchmark, cost, entry, finals, scored
+from board_samples import cost, entry, scored
 from hypothesis import given
 from hypothesis import strategies as st
+from page_samples import RANKED, finals, ranked_benchmark
 
 from leaderboard import Query, Reference, Store
 from leaderboard.answers import ranking, settings
@@ -69,7 +70,7 @@ def test_a_mark_changes_with_what_is_asked_for_and_with_nothing_else(store: Stor
 
 def test_there_is_a_ranking_once_finalists_and_a_benchmark_are_there(store: Store) -> None:
     assert ranking(store, "digits/cnn", RANKED).ranking is None
-    store.freeze_benchmark(benchmark())
+    store.freeze_benchmark(ranked_benchmark())
     assert ranking(store, "digits/cnn", RANKED).ranking is None
     store.add_many(finals(["a", "b"]))
     found = ranking(store, "digits/cnn", RANKED).ranking

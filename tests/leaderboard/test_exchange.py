@@ -1,16 +1,18 @@
 """Entries as files: what was dumped can be imported; what was changed cannot, and then nothing is."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
-from board_samples import entry
+from board_samples import benchmark, cost, entry
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 from typer import Typer
 from typer.testing import CliRunner
 
-from leaderboard import LeaderboardError, Query, Store, commands, read_entries, write_entries
+from leaderboard import Entry, LeaderboardError, Query, Store, commands, read_files, write_entries
 
 app = Typer(pretty_exceptions_enable=False)
 app.command("leaderboard")(commands.leaderboard)
@@ -56,6 +58,108 @@ def test_dump_then_import_elsewhere(folder: Path, tmp_path: Path) -> None:
         assert len(list(store.entries())) == 1
 
 
+def test_benchmarks_go_along(folder: Path, tmp_path: Path) -> None:
+    first, second = str(tmp_path / "a.db"), str(tmp_path / "b.db")
+    hostile = benchmark(name="../../etc/passwd")
+    with Store(first) as store:
+        store.freeze_benchmark(benchmark())
+        store.freeze_benchmark(hostile)
+    assert "3 entries and 2 benchmarks checked, all valid" in run(
+        *("import", "--check", str(folder), str(dumped(first, tmp_path / "benchmarks")))
+    )
+    assert "3 entries and 2 benchmarks imported" in run(
+        *("import", str(folder), str(tmp_path / "benchmarks"), "--storage", second)
+    )
+    with Store(second) as store:
+        assert store.benchmarks() == [hostile, benchmark()]
+    files = sorted(dumped(second, tmp_path / "again").iterdir())
+    assert [file.name for file in files if "@" in file.name] == [
+        "..%2F..%2Fetc%2Fpasswd@1.json",
+        "digits-cnn-cpu@1.json",
+    ]
+    assert len(files) == 5
+    # One that stands with other content stops all, entries too.
+    (tmp_path / "again" / "digits-cnn-cpu@1.json").write_text(benchmark(trials=21).to_json())
+    (tmp_path / "again" / "new.json").write_text(entry(trial=9).to_json())
+    assert "stands with other content" in refused("import", str(tmp_path / "again"), "--storage", second)
+    with Store(second) as store:
+        assert len(list(store.entries())) == 3
+
+
+def dumped(storage: str, folder: Path) -> Path:
+    run("dump", "--out", str(folder), "--storage", storage)
+    return folder
+
+
+def test_a_check_finds_what_an_import_would_and_leaves_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "3 entries checked, all valid" in run("import", "--check", str(folder))
+    (folder / "other.json").write_text(entry(trial=9, costs=[cost(kind="modelled")]).to_json())
+    assert "other.json: target key" in refused("import", "--check", str(folder))
+    (folder / "other.json").write_text(benchmark(version=2).to_json().replace('"cap": 8.0', '"cap": 1.0'))
+    assert "other.json': benchmark: cap is 1.0" in refused("import", "--check", str(folder))
+    assert "give files" in refused("import", "--check")
+    assert [path.name for path in tmp_path.iterdir()] == ["entries"]
+
+
+def test_a_link_in_a_folder_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.json"
+    secret.write_text('{"password": "hunter2"}')
+    (folder / "zz.json").symlink_to(secret)
+    assert "symbolic link" in refused("import", "--check", str(folder))
+    (folder / "zz.json").unlink()
+    (folder / "sub").symlink_to(tmp_path)
+    assert "3 entries" in run("import", "--check", str(folder))
+
+
+OLD = sorted((Path(__file__).parent / "old_entries").rglob("*.json"))
+
+
+@pytest.mark.parametrize("file", OLD, ids=lambda file: file.parent.name)
+def test_entries_of_older_schemas_are_read_as_they_were_written(file: Path, store: Store) -> None:
+    schema = int(file.parent.name.removeprefix("schema_"))
+    ((_, old),) = read_files([file]).entries
+    assert (old.schema_version, old.id) == (schema, file.stem)
+    assert old.to_json() == file.read_text()
+    # What later schemas added is absent, and every question has its answer all the same.
+    assert (old.final, old.origin, old.method, old.evaluation_seconds) == (False, None, None, None)
+    cpu, fpga = old.costs
+    assert old.ranking_accuracy(cpu) == old.validation_accuracy(cpu) == 0.95
+    assert old.ranking_accuracy(fpga) == 0.97 and old.dense_accuracy == 0.98
+    assert old.training.total_seconds == (15.5 if schema == 1 else 3.5)
+    assert store.add(old) and not store.add(Entry.from_json(file.read_text()))
+    assert store.get(old.id) == old
+    (row,) = store.query(Query(target="cpu-onnxruntime")).rows
+    assert (row.id, row.accuracy, row.speedup, row.front) == (old.id, 0.95, 4.0, True)
+    assert [one.trial for one in store.searched("digits/cnn", "fpga-zcu104", ["first"])] == [1]
+    changed = file.read_text().replace('"seed": 1', '"seed": 2')
+    with pytest.raises(LeaderboardError, match="it was changed"):
+        Entry.from_json(changed)
+
+
+def test_there_are_entries_of_every_older_schema() -> None:
+    assert [file.parent.name for file in OLD] == ["schema_1", "schema_2", "schema_3"]
+
+
+@pytest.mark.parametrize("what", ["entry", "benchmark"])
+def test_the_published_schema_is_current_and_fits(what: str, folder: Path) -> None:
+    published = Path(__file__).parents[2] / "docs" / f"{what}.schema.json"
+    assert run("import", "--schema", what) == published.read_text(), f"shrinkboard import --schema {what} > {published}"
+    schema = json.loads(published.read_text())
+    Draft202012Validator.check_schema(schema)
+    validator = Draft202012Validator(schema)
+    texts = [benchmark().to_json()]
+    if what == "entry":
+        texts = [file.read_text() for file in (*OLD, *folder.iterdir())]
+    for text in texts:
+        validator.validate(json.loads(text))
+        without = {name: value for name, value in json.loads(text).items() if name != "workload"}
+        for wrong in (without, json.loads(text) | {"host": "x"}, json.loads(text) | {"schema_version": 9}):
+            assert not validator.is_valid(wrong)
+
+
 def test_one_bad_file_stops_all(folder: Path, tmp_path: Path) -> None:
     bad = folder / "zz.json"
     storage = str(tmp_path / "a.db")
@@ -79,7 +183,7 @@ def test_paths_that_are_no_entry(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("pipe.json", "large.json", "empty", "missing.json", "x" * 300):
         with pytest.raises(LeaderboardError) as caught:
-            read_entries([tmp_path / name])
+            read_files([tmp_path / name])
         assert "\n" not in str(caught.value)
     with pytest.raises(LeaderboardError, match="cannot be written"):
         write_entries([entry()], tmp_path / "large.json")
@@ -92,7 +196,7 @@ def test_damaged_files(folder: Path, data: bytes, at: int) -> None:
     file = folder / "damaged.json"
     file.write_bytes(intact[:at] + data + intact[at + len(data) :])
     try:
-        ((_, read),) = read_entries([file])
+        ((_, read),) = read_files([file]).entries
     except LeaderboardError as error:
         assert "\n" not in str(error) and "damaged.json" in str(error)
     else:
@@ -108,7 +212,6 @@ def storage(folder: Path, tmp_path: Path) -> str:
 
 def test_the_board_in_every_format(storage: str) -> None:
     import csv
-    import json
 
     arguments = [
         "leaderboard",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from board_samples import cost, entry, training
+from board_samples import benchmark, cost, entry, training
 
-from leaderboard import Benchmark, Entry, LeaderboardError, Query, Reference, Store, render
+from leaderboard import Entry, LeaderboardError, Query, Reference, Store, render
 
 KEY = "cpu-onnxruntime@ab12cd34"
 TESTED = {
@@ -21,28 +21,6 @@ TESTED = {
 def finalist(**changed: Any) -> Entry:
     origin = {"entry": "ab" * 8, "study": "first", "trial": 7, "seed": 1, "targets": [KEY]}
     return entry(**{"study": "final", "role": "finalist", "seed": 101, "accuracy": TESTED, "origin": origin, **changed})
-
-
-def benchmark(**changed: Any) -> Benchmark:
-    fields: dict[str, Any] = {
-        "name": "digits-cnn-cpu",
-        "version": 1,
-        "workload": "digits/cnn",
-        "target": "cpu-onnxruntime",
-        "key": KEY,
-        "track": "measured",
-        "reference_latency": 1e-3,
-        "dense_accuracy": 0.96,
-        "dense_seeds": [101, 102],
-        "cap": 8.0,
-        "trials": 20,
-        "epochs": 2.0,
-        "training_epochs": 10.0,
-        "search_seeds": [1, 2, 3],
-        "final_seeds": 5,
-        **changed,
-    }
-    return Benchmark.create(**fields)
 
 
 def test_searches_and_finals_are_never_in_one_board(store: Store) -> None:

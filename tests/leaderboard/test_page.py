@@ -13,8 +13,9 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from board_samples import HOSTILE, benchmark, cost, entry, finals, training
+from board_samples import cost, entry, training
 from board_server import serving
+from page_samples import HOSTILE, finals, ranked_benchmark
 
 from leaderboard import Entry, Query, Reference, Row, Store, report_html, stored_ranking, write_report
 
@@ -413,8 +414,8 @@ def test_a_ranking_shows_who_is_better_and_how_surely(visit: Callable[..., Visit
     file = str(tmp_path / "board.db")
     with Store(file) as store:
         store.add_many(finals(["best", "one", "other"]))
-        store.freeze_benchmark(benchmark())
-        ranking = stored_ranking(store, benchmark())
+        store.freeze_benchmark(ranked_benchmark())
+        ranking = stored_ranking(store, ranked_benchmark())
         write_report(store, tmp_path / "board.html")
 
     def look(address: str) -> None:

@@ -8,9 +8,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from board_samples import HOSTILE, cost, entry, scored
+from board_samples import cost, entry, scored
 from hypothesis import given
 from hypothesis import strategies as st
+from page_samples import HOSTILE
 
 from leaderboard import LeaderboardError, Query, Store, report_html, write_report
 from leaderboard._page import embedded

@@ -13,9 +13,10 @@ from urllib.parse import quote, urlencode
 
 import pytest
 import schemathesis
-from board_samples import RANKED, benchmark, cost, entry, finals, scored, training
+from board_samples import cost, entry, scored, training
 from board_server import asked, serve_command, serving, told
 from hypothesis import HealthCheck, given, settings
+from page_samples import RANKED, finals, ranked_benchmark
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
@@ -176,9 +177,9 @@ def test_a_ranking_is_that_of_the_command(tmp_path: Path) -> None:
         with serving(file) as url:
             where = f"{url}/api/ranking?{urlencode({'workload': 'digits/cnn', 'target': RANKED})}"
             assert told(where) == {"ranking": None}
-            store.freeze_benchmark(benchmark())
+            store.freeze_benchmark(ranked_benchmark())
             ranking = told(where)["ranking"]
-        expected = stored_ranking(store, benchmark())
+        expected = stored_ranking(store, ranked_benchmark())
     assert ranking["benchmark"] == "digits-cnn-fpga-zcu104@1"
     assert [one["name"] for one in ranking["strategies"]] == [one.strategy for one in expected.strategies]
     for told_, one in zip(ranking["strategies"], expected.strategies, strict=True):

@@ -41,7 +41,8 @@ _INT64 = 2**63 - 1
 
 def _one_line(text: str) -> str:
     # Line separators and terminal escapes would break tables and messages; lone surrogates cannot be written as UTF-8.
-    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text):
+    refused = ("Cc", "Cs", "Zl", "Zp")
+    if not text.isprintable() and any(unicodedata.category(character) in refused for character in text):
         raise ValueError("should hold no control characters and no line breaks")
     return text
 
@@ -95,7 +96,8 @@ Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_l
 Text = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_one_line)]
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_plain)]
 Count = Annotated[int, Field(ge=0, le=_INT64)]
-Amount = Annotated[float, Field(ge=0)]
+# Far above anything real, low enough that sums and squares of what strangers report stay finite.
+Amount = Annotated[float, Field(ge=0, le=1e30)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Formats = Annotated[tuple[Name, Name], Field(strict=False)]
 
@@ -126,7 +128,7 @@ class Figure(Record):
 class Speedup(Record):
     """Latency of the frozen dense reference ÷ latency of the candidate, with its 95 % interval; larger is faster."""
 
-    value: Annotated[float, Field(gt=0)] | None
+    value: Annotated[float, Field(gt=0, le=1e30)] | None
     low: Amount | None = None
     high: Amount | None = None
     reason: Text | None = None

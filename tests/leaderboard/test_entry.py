@@ -146,6 +146,8 @@ BAD: list[tuple[str, Any]] = [
     ("created", "yesterday"),
     ("created", "2026-11-22T03:08:21+01:00"),
     ("training.seconds", -1.0),
+    ("training.seconds", 1e300),  # sums of it would not be finite
+    ("costs.0.speedup.value", 1e300),
     ("training.starts_from", "scratch"),
     ("training.epoch_bf16", -1.0),
     ("schema_version", 0),
@@ -222,6 +224,16 @@ def test_a_changed_or_missing_field_is_refused(field: str) -> None:
 )
 def test_hostile_text_is_refused(text: str) -> None:
     assert reads(text) is None
+
+
+def test_large_files_are_refused_before_anything_is_made_of_them() -> None:
+    intact = entry().to_json()
+    many = intact.replace('"candidate": [[', '"candidate": [[' + "0.1, " * 100_000)
+    assert many != intact
+    with pytest.raises(LeaderboardError, match="more than 100000 values"):
+        Entry.from_json(many)
+    with pytest.raises(LeaderboardError, match="characters given"):
+        Entry.from_json(intact + " " * 16_000_000)
 
 
 def test_deep_plans_are_refused() -> None:

@@ -109,6 +109,7 @@ def _app() -> Any:
         ("rank", board.rank),
         ("show", board.show),
         ("report", board.report),
+        ("serve", board.serve),
         ("dump", board.dump),
         ("import", board.import_),
         ("export", entries.export),

@@ -59,6 +59,7 @@ from .replicates import Point as Point
 from .replicates import Run as Run
 from .report import report_html as report_html
 from .report import write_report as write_report
+from .server import serve as serve
 from .standing import At as At
 from .standing import Ranked as Ranked
 from .standing import Surface as Surface

@@ -430,7 +430,9 @@ def report(
     study: Annotated[str | None, typer.Option(help="Only this study.")] = None,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
-    """Writes the board as one HTML file that works offline: fronts as pictures, and sortable tables.
+    """Writes the board as one HTML file that works offline: the page of `serve`, with its data inside.
+
+    It holds the figures of every network, and the plans of those on the fronts and of the best others.
 
     Example: shrinkboard report --out board.html
     """
@@ -439,9 +441,31 @@ def report(
     from .store import Store
 
     with Store(storage, create=False) as store:
-        board = store.query(Query(workload=workload, target=target, strategy=strategy, study=study))
-    write_report(board, out)
+        write_report(store, out, Query(workload=workload, target=target, strategy=strategy, study=study))
     typer.echo(f"report written to {out}")
+
+
+def serve(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of this machine; 0 takes any that is free.")] = 8000,
+    open: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Shows the board in this machine's browser until Ctrl-C: nothing is written, and no other machine is answered.
+
+    Example: shrinkboard serve --open
+    """
+    from .server import serve
+    from .store import Store
+
+    def opened(url: str) -> None:
+        typer.echo(f"board of {store.name} at {url} (Ctrl-C ends)")
+        if open:
+            import webbrowser
+
+            webbrowser.open(url)
+
+    with Store(storage, create=False) as store:
+        serve(store, port, opened)
 
 
 def _print(renderable: object, out: Path | None = None) -> None:

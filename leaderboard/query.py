@@ -6,7 +6,7 @@ import ast
 import math
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.sql.visitors import iterate
 
 from . import _tables as tables
+from .entry import Kind
 from .errors import LeaderboardError, quoted, writing
 
 if TYPE_CHECKING:
@@ -151,6 +152,23 @@ class Track:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """A track that a storage holds, by its names."""
+
+    workload: str
+    target: str
+    key: str
+    kind: Kind
+    segments: bool
+    """Whether its accuracies are mIoU; top-1 otherwise."""
+    timed: bool
+    """Whether any has a speed-up."""
+    searched: bool
+    finals: bool
+    """Whether it holds results of searches, and on the test split."""
+
+
+@dataclass(frozen=True)
 class Board:
     """The answer to a query."""
 
@@ -215,6 +233,37 @@ def run(connection: Connection, query: Query) -> Board:
     conditions = _conditions(query)
     found = [_track(connection, track, query, conditions) for track in _tracks(connection, query)]
     return Board(tuple(track for track in found if track.matched), query.front)
+
+
+def mark(connection: Connection, query: Query) -> Hashable:
+    """Another one whenever the answer to `query` may be another: entries are added, and never changed or removed."""
+    _check(query)
+    c, ids = tables.costs.c, [track.id for track in _tracks(connection, query)]
+    counted = sa.select(c.track, sa.func.count()).where(c.track.in_(ids)).group_by(c.track).order_by(c.track)
+    frozen = sa.select(tables.references).order_by(*tables.references.primary_key)
+    return tuple(tuple(row) for statement in (counted, frozen) for row in connection.execute(statement))
+
+
+def listed(connection: Connection) -> list[Listed]:
+    """Every track, by workload and key; without a look at more than one entry of each."""
+    c, costs, entries = tables.tracks.c, tables.costs, tables.entries
+    first = sa.select(entries.c.miou.is_not(None)).select_from(costs.join(entries)).where(costs.c.track == c.id)
+
+    def holds(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+        return sa.exists().where(costs.c.track == c.id, *conditions).correlate(tables.tracks)
+
+    known = {
+        "segments": first.limit(1).correlate(tables.tracks).scalar_subquery(),
+        "timed": holds(costs.c.speedup.is_not(None)),
+        "searched": holds(costs.c.final.is_(sa.false())),
+        "finals": holds(costs.c.final.is_(sa.true())),
+    }
+    names = (c.workload, c.target, c.key, c.kind)
+    statement = sa.select(*names, *(column.label(name) for name, column in known.items())).order_by(c.workload, c.key)
+    return [
+        Listed(**{**row, **{name: bool(row[name]) for name in known}})
+        for row in connection.execute(statement).mappings()
+    ]
 
 
 def _check(query: Query) -> None:

@@ -1,83 +1,88 @@
-"""The board as one HTML file that works offline: data, style and script stand inside, nothing is fetched."""
+"""The board as one HTML file that works offline: what the server would answer stands inside, nothing is fetched."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-import re
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from .errors import LeaderboardError, quoted
-from .query import Board, Track
+from pydantic import BaseModel
+
+from . import answers
+from ._page import page
+from .errors import writing
+from .query import Query
+from .store import Store
+
+ROWS = 50_000
+"""That a report holds at most, shared evenly by its tracks."""
+PLANS = 100
+"""Entries of a track that a report holds in full, with their plans, beside those on its fronts."""
 
 
-def write_report(board: Board, path: Path) -> None:
-    """Writes `report_html(board)` to `path`; raises `LeaderboardError` where that cannot be written."""
-    try:
-        path.write_text(report_html(board), encoding="utf-8")
-    except OSError as error:
-        reason = f"report {quoted(str(path))} cannot be written ({error.strerror}); give another --out"
-        raise LeaderboardError(reason) from None
+def write_report(store: Store, path: Path, query: Query | None = None) -> None:
+    """Writes `report_html` to `path`; raises `LeaderboardError` where that cannot be written."""
+    content = report_html(store, query)
+    with writing(path):
+        path.write_text(content, encoding="utf-8")
 
 
-def report_html(board: Board) -> str:
-    """The page. Its content-security policy allows this style and this script, by hash, and no request."""
-    page = resources.files("leaderboard") / "page"
-    style, script = ((page / name).read_text(encoding="utf-8") for name in ("board.css", "board.js"))
-    policy = (
-        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
-    )
-    parts = {"policy": policy, "style": style, "script": script, "data": embedded(page_data(board))}
-    template = (page / "board.html").read_text(encoding="utf-8")
-    # In one pass, so that text of an entry that looks like a placeholder stays what it is.
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
+def report_html(store: Store, query: Query | None = None) -> str:
+    """The page with what `query` asks for: results of searches and of finals, and the best entries in full."""
+    return page(_data(store, query or Query()))[0]
 
 
-def page_data(board: Board) -> dict[str, Any]:
-    """What the page's script draws: the tracks with their rows, and the dense network of each."""
+def _data(store: Store, query: Query) -> dict[str, Any]:
+    listed = answers.tracks(store).tracks
+    limit = max(1, min(answers.MOST_ROWS, ROWS // max(1, len(listed))))
+    boards = [answers.board(store, replace(query, finals=finals, limit=limit)) for finals in (False, True)]
+    # One split of one track each, as the page asks for them.
+    found = [(track, board.finals) for board in boards for track in board.tracks]
+    splits = {(track.workload, track.key, finals) for track, finals in found}
+    shown = [
+        track.model_copy(
+            update={
+                "searched": (track.workload, track.key, False) in splits,
+                "finals": (track.workload, track.key, True) in splits,
+            }
+        )
+        for track in listed
+        if {(track.workload, track.key, finals) for finals in (False, True)} & splits
+    ]
+    wanted = dict.fromkeys(id for track, _ in found for id in _best(track.rows))
     return {
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "tracks": [
-            {
-                "workload": track.workload,
-                "target": track.target,
-                "key": track.key,
-                "kind": track.kind,
-                "dense": {
-                    "accuracy": _dense_accuracy(track),
-                    "latency": track.reference_latency,
-                    "seconds": _dense_seconds(track),
-                },
-                "rows": [asdict(row) for row in track.rows],
-            }
-            for track in board.tracks
+        "tracks": [_plain(track) for track in shown],
+        "boards": [{"finals": finals, **_plain(track)} for track, finals in found],
+        "entries": {id: _plain(answers.entry(store, id)) for id in wanted},
+        "strategies": [
+            {"workload": track.workload, "key": track.key, **_plain(strategy)}
+            for track in shown
+            for strategy in answers.strategies(store, track.workload, track.key).strategies
+        ],
+        "rankings": [
+            {"workload": track.workload, "key": track.key, **_plain(answers.ranking(store, track.workload, track.key))}
+            for track in shown
+            if track.finals
         ],
     }
 
 
-def embedded(data: Mapping[str, Any]) -> str:
-    """`data` as JSON that may stand inside a script element: ASCII, and no character that HTML could read."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+def _best(rows: Any) -> list[str]:
+    """Ids of the entries that a report holds in full: those on a front, then of every strategy in turn its first."""
+    fronts = [id for id, *on in zip(rows.id, rows.front, rows.training_front, strict=True) if any(on)]
+    places: Counter[str] = Counter()
+    turns = []
+    for id, strategy, drop in zip(rows.id, rows.strategy, rows.drop, strict=True):
+        # What has lost more than ten points counts for nothing in a ranking, and is looked at last.
+        turns.append((drop > 10, places[strategy], id))
+        places[strategy] += 1
+    others = [id for *_, id in sorted(turns)]
+    return list(dict.fromkeys([*fronts, *others]))[: len(fronts) + PLANS]
 
 
-def _dense_accuracy(track: Track) -> float:
-    """The frozen reference's, else the mean of the dense networks that the entries came from (one per seed)."""
-    if track.reference_accuracy is not None:
-        return track.reference_accuracy
-    return sum(row.dense_accuracy for row in track.rows) / len(track.rows)
-
-
-def _dense_seconds(track: Track) -> float:
-    """What its training took, a mean likewise; zero where its weights came from a checkpoint."""
-    return sum(row.dense_seconds for row in track.rows) / len(track.rows)
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+def _plain(answer: BaseModel) -> dict[str, Any]:
+    return json.loads(answers.encoded(answer))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,10 @@ from sqlalchemy.engine import URL, Connection, make_url
 
 from . import _tables as tables
 from .benchmark import Benchmark
-from .entry import Entry, TargetCost
+from .entry import Entry, Method, TargetCost
 from .errors import LeaderboardError, StorageUnavailable, quoted
 from .finals import Final, Searched
-from .query import Board, Query, Row, run
+from .query import Board, Listed, Query, Row, listed, mark, run
 
 _ALLOWED = "allowed: a file name, sqlite:///FILE, postgresql://USER@HOST/DATABASE"
 # A writer holds the lock for milliseconds; whoever waits this long stands behind something that hangs.
@@ -41,6 +42,18 @@ class Reference:
     dense_accuracy: float
     throughput: float | None = None
     """Inferences a second of the dense network in batches, where the target relates throughput to it."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A strategy on a track."""
+
+    strategy: str
+    entries: int
+    method: Method | None
+    """What its newest entry says of it."""
+    knobs: list[dict[str, Any]]
+    """Of its newest entries, the newest first."""
 
 
 class Store:
@@ -155,6 +168,11 @@ class Store:
         with self.transaction() as connection:
             return run(connection, query)
 
+    def mark(self, query: Query) -> Hashable:
+        """Another one whenever the answer to `query` may be another; far quicker than the answer."""
+        with self.transaction() as connection:
+            return mark(connection, query)
+
     def pareto(self, workload: str, key: str) -> tuple[Row, ...]:
         """The front of one workload on one target key, fastest first; entries without a speed-up take no part.
 
@@ -166,6 +184,28 @@ class Store:
                 return ()
             (track,) = run(connection, Query(workload=workload, target=key, pareto=True)).tracks
             return track.rows
+
+    def tracks(self) -> list[Listed]:
+        """The tracks that the storage holds, by workload and key."""
+        with self.transaction() as connection:
+            return listed(connection)
+
+    def tried(self, workload: str, key: str, strategy: str | None = None, newest: int = 200) -> list[Tried]:
+        """The strategies of a track, or one of them, by name; empty where there is none."""
+        c, costs, e = tables.tracks.c, tables.costs.c, tables.entries.c
+        of_track = [c.workload == workload, c.key == key, *([] if strategy is None else [costs.strategy == strategy])]
+        named = sa.select(costs.strategy, sa.func.count()).select_from(tables.tracks.join(tables.costs))
+        counted = named.where(*of_track).group_by(costs.strategy).order_by(costs.strategy)
+        with self.transaction() as connection:
+            method, knobs = (_part(connection, name) for name in ("method", "knobs"))
+            described = sa.select(method, knobs).select_from(tables.tracks.join(tables.costs).join(tables.entries))
+            latest = described.where(*of_track).order_by(e.created.desc(), e.id).limit(newest)
+            found = []
+            for name, entries in connection.execute(counted).all():
+                rows = connection.execute(latest.where(costs.strategy == name)).all()
+                about = None if rows[0][0] is None else Method.model_validate_json(rows[0][0])
+                found.append(Tried(name, entries, about, [json.loads(row[1]) for row in rows]))
+            return found
 
     def finals(self, workload: str, key: str) -> list[Final]:
         """Every entry with a test accuracy on one track: finalists and controls, by strategy, search and seed."""
@@ -437,6 +477,14 @@ def _version(connection: Connection) -> int | None:
         return stamped
     value = connection.execute(sa.select(tables.meta.c.value).where(tables.meta.c.name == "schema")).scalar()
     return None if value is None else int(value)
+
+
+def _part(connection: Connection, name: str) -> sa.ColumnElement[Any]:
+    """A field of an entry's document as JSON, without reading the rest of it into Python."""
+    document = tables.entries.c.document
+    if connection.dialect.name == "sqlite":
+        return sa.func.json_extract(document, f"$.{name}")
+    return sa.cast(sa.cast(document, postgresql.JSON)[name], sa.Text)
 
 
 def _stamped(connection: Connection) -> int | None:

@@ -50,6 +50,7 @@ def open_boards(storages: list[str], without: list[str]) -> list[Store]:
     Raises `InputError` where one cannot be looked into, or there is none: what it needs would then be taken for waste.
     """
     opened: dict[str, Store] = {}
+    unheard: dict[str, str] = {}
     try:
         for text in storages:
             store = Store(text, create=False)
@@ -57,18 +58,20 @@ def open_boards(storages: list[str], without: list[str]) -> list[Store]:
         for board in noted_boards():
             if board.name in opened or board.name in without:
                 continue
-            if not board.is_file:
-                raise InputError(
-                    f"storage {board.name} has used this cache too: give it with --storage, or --without "
-                    f"{board.name} where it is gone for good"
-                )
             try:
+                if not board.is_file:
+                    raise LeaderboardError("on a server, which may want a password")
                 opened[board.name] = Store(board.name, create=False)
             except LeaderboardError as error:
-                raise InputError(
-                    f"{error}: it has used this cache too; where it has moved, give its new place with --storage, and "
-                    f"--without {board.name} where this one is gone for good"
-                ) from error
+                unheard[board.name] = str(error)
+        if unheard:
+            disown = " ".join(f"--without {name}" for name in unheard)
+            first, more = next(iter(unheard)), f" and {len(unheard) - 1} more" if len(unheard) > 1 else ""
+            raise InputError(
+                f"not all storages that have used this cache can be asked: {first} ({unheard[first]}){more}; give "
+                "those that there are, at their new places, with --storage, and disown those that are gone for good: "
+                f"{disown}"
+            )
         if not opened:
             raise InputError(
                 "no storage is known to use this cache folder: give every one that does with --storage, for what none "

@@ -195,12 +195,24 @@ def _entry(id: str, storage: str) -> Entry:
 
 @contextmanager
 def _bar(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """A bar for trainings, which appears where one begins."""
+    """A bar that moves while there is work, and tells how far a training is."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    with Progress(TextColumn("training"), BarColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
-        task = bar.add_task("training", total=None, visible=False)
-        yield lambda done, total: bar.update(task, completed=done, total=total, visible=done < total)
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console, transient=True
+    ) as bar:
+        task = bar.add_task("working", total=None)
+
+        def trained(done: int, total: int) -> None:
+            working = done >= total
+            bar.update(
+                task,
+                description="working" if working else "training",
+                completed=0 if working else done,
+                total=None if working else total,
+            )
+
+        yield trained
 
 
 def _verified_json(result: Verified) -> dict[str, object]:

@@ -51,8 +51,6 @@ class Recreated:
     source: Source
     evaluator: Evaluator
     """Of the entry's subject, without targets; its dense network is untrained where it was not needed."""
-    cost: TrainingCost | None = None
-    """Of training again; None where nothing was trained."""
 
     def deployable(self) -> Deployable:
         """As it is deployed: batch norm folded, weights on the grids of their formats, and images to calibrate with."""
@@ -121,8 +119,8 @@ def recreate(
             f"{dense.digest[:12]} (processors and versions train alike, but not to the same bits): give the entry's "
             "weights, or the checkpoint of its dense network"
         )
-    compressed, cost = trained_again(entry, evaluator, progress)
-    return Recreated(entry, compressed, "trained", evaluator, cost)
+    compressed, _ = trained_again(entry, evaluator, progress)
+    return Recreated(entry, compressed, "trained", evaluator)
 
 
 def from_weights(

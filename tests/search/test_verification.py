@@ -162,6 +162,21 @@ def test_measured_speedups_are_compared_by_their_intervals(entry: Entry) -> None
     assert machine == "changed"
 
 
+@pytest.mark.parametrize(("disturbed", "holds"), [(0, True), (2, True), (3, False)])
+def test_who_is_apart_is_measured_again(
+    entry: Entry, monkeypatch: pytest.MonkeyPatch, disturbed: int, holds: bool
+) -> None:
+    times: list[int] = []
+
+    def found(*_: object) -> Entry:
+        times.append(1)
+        return measured(entry, 1.5, 1.6) if len(times) > disturbed else measured(entry, 1.3, 1.4)
+
+    monkeypatch.setattr(Evaluator, "entry", found)
+    assert verify(measured(entry, 1.5, 1.6)).holds == holds
+    assert len(times) == min(disturbed + 1, 3)
+
+
 def test_a_test_accuracy_is_compared_where_the_entry_has_one(entry: Entry) -> None:
     def tested(top1: float) -> Entry:
         def change(fields: dict[str, Any]) -> None:

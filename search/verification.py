@@ -94,7 +94,7 @@ def verify(
         compressed, cost = trained_again(entry, evaluator, progress)
         source = "training it again from plan and seed"
     # Without epochs, for how long an epoch takes is no claim that another day could check.
-    job = Job(entry.study, entry.strategy, entry.trial, "candidate", entry.plan, entry.knobs, 0.0)
+    job = Job(entry.study, entry.strategy, entry.trial, "candidate", entry.plan, entry.knobs, 0.0, final=entry.final)
     images = {"validation": len(dense.splits.validation), "test": len(dense.splits.test)}
     for _ in range(MEASUREMENTS):
         now = evaluator.entry(job, compressed, cost or TrainingCost(0.0, 0.0, 0), digest_of(compressed))
@@ -159,6 +159,11 @@ def compare(
             for name in ("parameters", "macs", "bytes", "dense_parameters", "dense_macs")
         ),
     ]
+    if recorded.layers:
+        made = {layer.name: layer for layer in now.layers}
+        wrong = [layer.name for layer in recorded.layers if made.get(layer.name) != layer]
+        verdict: Verdict = "differs" if wrong or len(recorded.layers) != len(now.layers) else "same"
+        checks.append(Check("layers", f"{len(recorded.layers)}", f"{len(now.layers)}", verdict, ", ".join(wrong)))
     for split in ("validation", "test"):
         one, other = getattr(recorded.accuracy, split), getattr(now.accuracy, split)
         checks += _scores(f"accuracy.{split}", one, other, images[split], bits and alike)

@@ -40,6 +40,19 @@ def differing(checks: list[Check] | Verified) -> list[str]:
     return [field for field, verdict in verdicts(checks).items() if verdict == "differs"]
 
 
+def test_a_finalist_is_tested_again(digits: Dense) -> None:
+    evaluator = Evaluator(Subject("digits/cnn"), ["counts"], {"counts": Frozen(None)}, digits)
+    plan = strategy("l1").plan(digits, {"keep": dict.fromkeys(("conv1", "conv2", "conv3"), 0.65)})
+    entry = evaluator.run(Job("study", "l1", 0, "candidate", plan.to_json(), {}, 0.5, final=True))
+    told = verdicts(verify(entry))
+    assert told["accuracy.test.top1"] == told["accuracy.dense_test"] == told["layers"] == "same"
+
+    def deeper(fields: dict[str, Any]) -> None:
+        fields["layers"] = [layer | {"channels": layer["channels"] + 1} for layer in fields["layers"]]
+
+    assert differing(verify(changed(entry, deeper))) == ["layers"]
+
+
 @pytest.mark.parametrize("retrain", [False, True])
 def test_an_untouched_entry_holds_in_every_field(entry: Entry, retrain: bool) -> None:
     found = verify(entry, retrain=retrain)

@@ -67,7 +67,7 @@ def test_what_must_not_happen_is_noticed(trial: Trial, monkeypatch: pytest.Monke
 def test_files_of_every_kind_are_made() -> None:
     seen: set[str] = set()
 
-    @settings(max_examples=200, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=400, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(fuzz_import.cases())
     def draw(case: Case) -> None:
         seen.add(case.kind)

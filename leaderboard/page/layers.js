@@ -14,29 +14,50 @@ const layers = (() => {
     return other ? Number(other[1]) : null;
   }
 
-  // What a plan does, layer by layer. Plans are the strategies' own: what is not understood is left to the plan as
-  // data.
   function read(entry, key) {
-    const plan = entry.plan;
     const cost =
       entry.costs.find((one) => one.key === key && Object.keys(one.executed).length) ||
       entry.costs.find((one) => Object.keys(one.executed).length);
     const executed = cost ? cost.executed : {};
+    return entry.layers?.length ? recorded(entry.layers, executed) : planned(entry.plan, executed);
+  }
+
+  // What became of every layer, as entries tell it since schema 4.
+  function recorded(rows, executed) {
+    return rows.map((row) => {
+      if (row.channels === 0) return { layer: row.name, dropped: true };
+      const runs = own(executed, row.name);
+      return {
+        layer: row.name,
+        keep: row.dense_channels ? Math.min(1, row.channels / row.dense_channels) : null,
+        part: Boolean(row.part_of),
+        channels: row.channels,
+        sparsity: row.density < 1 ? 1 - row.density : null,
+        rank: null,
+        weights: row.weights,
+        activations: row.activations,
+        runs: runs && runs[0] !== row.weights ? runs[0] : null,
+      };
+    });
+  }
+
+  // What a plan does, in older entries. Plans are the strategies' own: what is not understood is left to the plan as data.
+  function planned(plan, executed) {
     const channels = isObject(plan.channels) ? plan.channels : {};
-    const planned = isObject(plan.layers) ? plan.layers : {};
+    const settled = isObject(plan.layers) ? plan.layers : {};
     const dropped = Array.isArray(plan.dropped) ? plan.dropped.filter((one) => typeof one === "string") : [];
     // A factored layer runs as several, named after it.
     const whole = (layer) =>
-      Object.hasOwn(planned, layer) || Object.hasOwn(channels, layer)
+      Object.hasOwn(settled, layer) || Object.hasOwn(channels, layer)
         ? layer
-        : (Object.keys(planned)
+        : (Object.keys(settled)
             .filter((one) => layer.startsWith(`${one}.`))
             .sort((a, b) => b.length - a.length)[0] ?? layer);
-    const names = new Set([...Object.keys(executed).map(whole), ...Object.keys(planned), ...Object.keys(channels)]);
+    const names = new Set([...Object.keys(executed).map(whole), ...Object.keys(settled), ...Object.keys(channels)]);
     // A plan that cuts no channels leaves every layer its width.
     const uncut = Object.keys(channels).length ? null : 1;
     const lines = [...names].map((layer) => {
-      const settings = own(planned, layer);
+      const settings = own(settled, layer);
       const runs = Object.entries(executed).find(([one]) => whole(one) === layer)?.[1];
       const format = text(own(settings, "weight_format")),
         activation = text(own(settings, "activation_format"));
@@ -96,8 +117,9 @@ const layers = (() => {
 
   function notes(line) {
     if (!line) return ["not there"];
-    if (line.dropped) return ["branch dropped"];
+    if (line.dropped) return ["dropped"];
     return [
+      line.channels && `${line.channels}\u00a0channels`,
       line.weights &&
         (line.activations && line.activations !== line.weights
           ? `${line.weights} × ${line.activations}`
@@ -146,10 +168,12 @@ const layers = (() => {
     ];
     if (known.some((l) => l.keep !== null) && known.some((l) => l.keep === null)) {
       parts.push(
-        "Pale bars have no width of their own: they follow a layer that they are joined to, or give the classes.",
+        known.some((l) => l.part)
+          ? "Pale bars are parts of a layer that was factored: they have no dense width to be set against."
+          : "Pale bars have no width of their own: they follow a layer that they are joined to, or give the classes.",
       );
     }
-    if (lines.some((l) => l.dropped)) parts.push("Dropped branches are gone from the network.");
+    if (lines.some((l) => l.dropped)) parts.push("Struck layers are gone from the network.");
     return element("p", { class: "note" }, parts.join(" "));
   }
 

@@ -99,3 +99,21 @@ def benchmark(**changed: Any) -> Benchmark:
         "front_source": "a paper",
     }
     return Benchmark.create(**plain | changed)
+
+
+def layer(name: str, **changed: Any) -> dict[str, Any]:
+    """What became of a layer: half of its channels, in eight bits."""
+    whole = {"channels": 8, "dense_channels": 16, "density": 1.0, "weights": "int8", "activations": "int8"}
+    return {"name": name, "macs": 100, "dense_macs": 400, **whole, **changed}
+
+
+def layered(**changed: Any) -> Entry:
+    """An entry of four layers: cut, cut and masked in three bits, a factor of one, and one that is gone."""
+    factor = {"part_of": "body.second", "dense_channels": None, "dense_macs": None, "weights": "fp32"}
+    layers = [
+        layer("stem"),
+        layer("body.first", weights="int3", density=0.25),
+        layer("body.second.reduce", **factor),
+        layer("body.third", channels=0, macs=0, density=0.0),
+    ]
+    return entry(layers=layers, **changed)

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from board_samples import cost, entry, training
+from board_samples import cost, entry, layer, layered, training
 from board_server import serving
 from page_samples import HOSTILE, finals, ranked_benchmark
 
@@ -339,7 +339,7 @@ def test_a_point_opens_its_network(visit: Callable[..., Visit], address: str, ro
     expect(layers.filter(has_text="conv1").first).to_contain_text("25\u00a0%")
     expect(layers.filter(has_text="block.conv2")).to_contain_text("int4, 50\u00a0% zeros")
     expect(layers.filter(has_text="linear")).to_contain_text("rank 7")
-    expect(layers.filter(has_text="block3")).to_contain_text("branch dropped")
+    expect(layers.filter(has_text="block3")).to_contain_text("dropped")
     # A figure that is absent says why, and the commands name this entry.
     expect(dialog).to_contain_text("no meter")
     expect(dialog).to_contain_text(f"shrinkboard verify {shown.id}")
@@ -348,6 +348,32 @@ def test_a_point_opens_its_network(visit: Callable[..., Visit], address: str, ro
     while dialog.get_by_role("button", name="Faster").is_enabled():
         dialog.get_by_role("button", name="Faster").click()
     assert fastest.id in page.url
+
+
+@pytest.mark.parametrize("way", ["server", "report"])
+def test_an_entry_that_tells_its_layers_needs_no_plan(visit: Callable[..., Visit], tmp_path: Path, way: str) -> None:
+    made = layered(costs=[cost(KEY, executed={"stem": ["int8", "int8"], "body.first": ["int8", "int8"]})])
+
+    def look(address: str) -> None:
+        page = visit().to(address)
+        page.locator("#table tbody tr").first.click()
+        layers = page.get_by_role("dialog").get_by_role("table", name="What is left of every layer").get_by_role("row")
+        expect(layers).to_have_count(5)
+        expect(layers.nth(1)).to_contain_text("50\u00a0%")
+        expect(layers.nth(1)).to_contain_text("8\u00a0channels, int8")
+        expect(layers.nth(2)).to_contain_text("int3 × int8, runs as int8, 75\u00a0% zeros")
+        expect(layers.nth(3)).not_to_contain_text("%")
+        expect(layers.nth(4)).to_contain_text("dropped")
+        expect(page.get_by_role("dialog")).to_contain_text("parts of a layer that was factored")
+
+    file = str(tmp_path / "board.db")
+    with Store(file) as store:
+        store.add(made)
+        write_report(store, tmp_path / "board.html")
+    if way == "report":
+        return look((tmp_path / "board.html").as_uri())
+    with serving(file) as address:
+        look(address)
 
 
 def test_two_networks_side_by_side(visit: Callable[..., Visit], address: str, rows: tuple[Row, ...]) -> None:
@@ -555,6 +581,7 @@ def hostile_board(tmp_path_factory: pytest.TempPathFactory) -> str:
                 },
                 knobs={text: text, f"{text}.x": 1},
                 method={"summary": text, "source": text},
+                layers=[layer(text[:200], part_of=text[:200], weights=text[:200])] if trial % 2 else (),
                 subject={"model": text, "dataset": text},
                 environment={**entry().environment.model_dump(), "cpu": text, "platform": text},
                 costs=[

@@ -6,25 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from board_samples import entry, scored
+from board_samples import entry, layered, scored
 
 from leaderboard import Benchmark, Entry, Final, LeaderboardError, Query, Searched, Store, rank
 from leaderboard.pictures import draw_attainment, draw_convergence, draw_front, draw_layers
-
-
-def shape(name: str, **changed: Any) -> dict[str, Any]:
-    whole = {"channels": 8, "dense_channels": 16, "density": 1.0, "weights": "int8", "activations": "int8"}
-    return {"name": name, "macs": 100, "dense_macs": 400, **whole, **changed}
-
-
-def layered(**changed: Any) -> Entry:
-    layers = [
-        shape("stem"),
-        shape("body.first", weights="int3", density=0.25),
-        shape("body.second.reduce", part_of="body.second", dense_channels=None, dense_macs=None, weights="fp32"),
-        shape("body.third", channels=0, macs=0, density=0.0),
-    ]
-    return entry(layers=layers, **changed)
 
 
 def front_of(entries: list[Entry], tmp_path: Path, name: str) -> str:

@@ -35,7 +35,7 @@ class Campaign:
     targets: tuple[str, ...]
     strategies: tuple[str, ...]
     searches: int
-    """Search seeds, from 0 on."""
+    """Search seeds, from 0 on; one more is the pilot's, whose finalists give the reference front."""
     trials: int
     seeds: int
     """Fresh seeds of the finalists of each search."""
@@ -113,6 +113,14 @@ def run(arguments: list[str], clock: Clock) -> None:
         sys.exit(f"refused: shrinkboard {' '.join(arguments)}")
 
 
+def without_front(board: str, workload: str) -> list[str]:
+    """Names of the benchmarks of a workload whose highest version has no reference front yet."""
+    command = [sys.executable, "-m", "shrinkboard", "benchmarks", "--format", "json", "--storage", board]
+    known = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    newest = {one["name"]: one for one in sorted(known, key=lambda one: one["version"]) if one["workload"] == workload}
+    return [name for name, one in newest.items() if not one["front"]]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("campaign", choices=CAMPAIGNS)
@@ -131,15 +139,21 @@ def main() -> None:
     clock = Clock(Path(f"{options.board}.seconds.json"), budget)
 
     common = ["--storage", options.board, "--workers", str(options.workers)]
-    studies = [f"{options.campaign}-{seed}" for seed in range(asked.searches)]
+    studies = [f"{options.campaign}-{seed}" for seed in range(asked.searches + 1)]  # the last one is the pilot
     for seed, study in enumerate(studies):
         what = ["--workload", asked.workload, "--target", ",".join(asked.targets)]
         ways = ["--strategy", ",".join(asked.strategies), "--trials", str(asked.trials)]
         ways += [] if asked.epochs is None else ["--epochs", str(asked.epochs)]
         ways += [] if options.checkpoint is None else ["--checkpoint", options.checkpoint]
         run(["search", *what, *ways, "--seed", str(seed), "--study", study, "--resume", *common], clock)
-    wanted = ["--study", ",".join(studies), "--seeds", str(asked.seeds), "--points", str(asked.points)]
-    run(["finalists", *wanted, *([] if asked.scratch else ["--no-scratch"]), *common], clock)
+    *ranked, pilot = studies
+    points = ["--points", str(asked.points)]
+    scratch = [] if asked.scratch else ["--no-scratch"]
+    run(["finalists", "--study", ",".join(ranked), "--seeds", str(asked.seeds), *points, *scratch, *common], clock)
+    run(["finalists", "--study", pilot, "--seeds", "2", *points, "--no-scratch", *common], clock)
+    for name in without_front(options.board, asked.workload):
+        front = ["benchmarks", "front", name, "--study", pilot, "--storage", options.board]
+        subprocess.run([sys.executable, "-m", "shrinkboard", *front], check=True)
 
     for target in asked.targets:
         stem = options.out / f"rank_{options.campaign}_{target.replace('-', '_')}"

@@ -203,8 +203,8 @@ const board = (() => {
 
   return {
     start,
-    redraw: () => {
-      if (data) draw();
+    repaint: () => {
+      for (const plot of Object.values(plots)) plot.draw();
     },
   };
 })();

@@ -179,37 +179,45 @@ const cards = (() => {
   return { show };
 })();
 
-// Light and dark: as the system has it, unless a visitor chose.
+// Light and dark: as the system has it, unless a visitor chose. Paper is light.
 const theme = (() => {
   const NEXT = { system: "light", light: "dark", dark: "system" };
-  const kept = () => {
-    try {
-      return localStorage.getItem("shrinkboard-theme");
-    } catch {
-      return null;
-    }
-  };
-  function set(value) {
+  let chosen = "system";
+
+  function put(value) {
     document.documentElement.dataset.theme = value;
-    byId("theme").textContent = { system: "Theme: system", light: "Theme: light", dark: "Theme: dark" }[value];
-    marks.forget();
+    repaint();
   }
+
+  // What is not drawn by the style sheet.
+  function repaint() {
+    marks.forget();
+    board.repaint();
+  }
+
+  function choose(value) {
+    chosen = Object.hasOwn(NEXT, value) ? value : "system";
+    byId("theme").textContent = `Theme: ${chosen}`;
+    put(chosen);
+  }
+
   function start() {
-    set(Object.hasOwn(NEXT, kept()) ? kept() : "system");
-    byId("theme").addEventListener("click", () => {
-      const next = NEXT[document.documentElement.dataset.theme];
+    // Without storage, as where a visitor forbids it, the choice lasts as long as the page.
+    const kept = (use) => {
       try {
-        localStorage.setItem("shrinkboard-theme", next);
+        return use(localStorage);
       } catch {
-        /* without storage it lasts as long as the page */
+        return null;
       }
-      set(next);
-      board.redraw();
+    };
+    choose(kept((storage) => storage.getItem("shrinkboard-theme")));
+    byId("theme").addEventListener("click", () => {
+      choose(NEXT[chosen]);
+      kept((storage) => storage.setItem("shrinkboard-theme", chosen));
     });
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-      marks.forget();
-      board.redraw();
-    });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
+    addEventListener("beforeprint", () => put("light"));
+    addEventListener("afterprint", () => put(chosen));
   }
   return { start };
 })();

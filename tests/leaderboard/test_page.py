@@ -528,6 +528,9 @@ def test_light_and_dark_follow_the_system_until_one_is_chosen(visit: Callable[..
     page = dark.to(address)
     assert brightness(page) < 120
     drawn_dark = ink(page)
+    for event, light in (("beforeprint", True), ("afterprint", False)):  # paper is light
+        page.evaluate("event => dispatchEvent(new Event(event))", event)
+        assert (brightness(page) > 700, ink(page) != drawn_dark) == (light, light)
     page.get_by_role("button", name="Theme: system").click()
     assert brightness(page) > 700
     assert ink(page) != drawn_dark
@@ -758,7 +761,8 @@ def test_what_an_address_asks_for_in_vain(visit: Callable[..., Visit], address: 
     expect(page.get_by_text("No network passes these filters.")).to_be_visible()
     page.get_by_role("button", name="Clear filters").click()
     expect(page.locator("#table tbody tr")).not_to_have_count(0)
+    tab = visit()
     for zoom in ("-1e308,1e308,0,1", "0,1e-17,0.1,0.1000000000000001", "1,0,1,0", "NaN,1,0,1", ",,,", "0,1,0,1,2"):
-        page = visit().to(f"{address}?zoom=speed,{zoom}")
+        page = tab.to(f"{address}?zoom=speed,{zoom}")
         expect(page.locator("#main .plot")).to_have_attribute("data-drawn", re.compile("[1-9]"))
         expect(page.get_by_role("button", name="Leave this section")).to_have_count(0)

@@ -76,15 +76,13 @@ def row(store: Store, trial: int, strategy: str = "l1") -> Lease:
     return next(lease for lease in leases_of(store, "s") if (lease.strategy, lease.trial) == (strategy, trial))
 
 
-TABLES = ("sb_leases", "sb_drivers", "sb_costs", "sb_tracks", "sb_entries", "sb_references", "sb_meta")
-
-
 def emptied(url: str) -> str:
     """The database without our tables."""
     engine = sa.create_engine(url)
     with engine.begin() as connection:
-        for table in TABLES:
-            connection.exec_driver_sql(f"DROP TABLE IF EXISTS {table}")
+        for table in sa.inspect(connection).get_table_names():
+            if table.startswith("sb_"):
+                connection.exec_driver_sql(f"DROP TABLE {table} CASCADE")
     engine.dispose()
     return url
 

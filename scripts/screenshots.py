@@ -41,7 +41,7 @@ def main() -> None:
             query, width = how.pop("query", {}), how.pop("width", 1280)
             page = browser.new_page(viewport={"width": width, "height": height}, device_scale_factor=1.5, **how)
             page.goto(f"{url}/?{urlencode({**shown, **query})}")
-            page.locator("#strategies table").wait_for()
+            page.locator("#board[aria-busy=false]").wait_for()
             page.wait_for_timeout(300)
             show(page)
             image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")

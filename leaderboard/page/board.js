@@ -133,21 +133,25 @@ const board = (() => {
     controls.show(data, model, choices);
     cards.show(data, passing, axis);
     picture("main", which, about(which));
-    table.show(data, shown, model.count, new Set(fronts[which]));
     byId("second").hidden = !has("training");
     later(() => {
+      table.show(data, shown, model.count, new Set(fronts[which]));
       if (has("training")) picture("second", "training", about("training"));
       byId("strategies").replaceChildren(strategies.list(passing, fronts[which], axis));
     });
   }
 
-  // What may wait until the rest is on the screen.
+  // What may wait until the rest is on the screen: it stands below, and is busy until then.
   let waiting = 0;
   function later(work) {
     clearTimeout(waiting);
+    byId("board").setAttribute("aria-busy", "true");
     requestAnimationFrame(() => {
       clearTimeout(waiting);
-      waiting = setTimeout(work);
+      waiting = setTimeout(() => {
+        work();
+        byId("board").setAttribute("aria-busy", "false");
+      });
     });
   }
 

@@ -6,7 +6,7 @@ A board of 10,000 networks of 30 strategies is served and opened in headless Chr
 graphics card. Every interaction is repeated; two times are taken in the page, from the moment the event happened:
 
 - `seen`: to the frame that shows what one looked at, which is what a visitor waits for;
-- `settled`: to the last change of the page, for the second picture and the list of strategies follow a frame later.
+- `settled`: to the last change of the page, for the second picture and the tables below follow a frame later.
 
 The goal is 100 ms until it is seen. The API is asked for the whole track from outside the browser: for the first time,
 again (the server keeps an answer as long as the board stands), and by a browser that has it already.
@@ -185,7 +185,7 @@ def interactions(browser: Any, url: str, rounds: int) -> dict[str, dict[str, lis
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.add_init_script(METER)
     page.goto(url)
-    page.locator("#strategies table").wait_for()
+    page.locator("#board[aria-busy=false]").wait_for()
     plot = page.locator("#main .plot")
     times: dict[str, dict[str, list[float]]] = {}
 

@@ -58,7 +58,7 @@ class Visit:
 
     def to(self, address: str) -> Any:
         self.page.goto(address)
-        self.page.locator("#strategies table, #message:not([hidden])").first.wait_for()
+        self.page.locator("#board[aria-busy=false], #message:not([hidden])").first.wait_for()
         return self.page
 
     def close(self) -> None:
@@ -166,7 +166,8 @@ def rows(board: str) -> tuple[Row, ...]:
 
 
 def ids(page: Any) -> list[str]:
-    """The entries of the table, in its order."""
+    """The entries of the table, in its order, once the page is at rest."""
+    page.locator("#board[aria-busy=false]").wait_for()
     return page.locator("#table tbody tr").evaluate_all("rows => rows.map(row => row.dataset.id)")  # type: ignore[no-any-return]
 
 
@@ -691,7 +692,7 @@ def test_ten_thousand_networks_stay_usable(visit: Callable[..., Visit], tmp_path
     drawn = 10_000 - int(outside[1].replace(",", ""))
     assert drawn >= sum(accuracy >= 0.88 for accuracy in accuracies)
     expect(plot).to_have_attribute("data-drawn", str(drawn))
-    assert page.locator("#table tbody tr").count() == 50
+    expect(page.locator("#table tbody tr")).to_have_count(50)
     expect(page.locator("#pages")).to_contain_text("1–50 of 10,000")
     page.get_by_role("button", name="Next").click()
     expect(page.locator("#pages")).to_contain_text("51–100 of 10,000")

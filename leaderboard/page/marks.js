@@ -16,15 +16,23 @@ const marks = (() => {
   ];
   const DENSE = { colour: "kd", outline: 0 };
   let styles = new Map(),
-    families = [];
-  let sprites = new Map();
+    families = [],
+    kinds = [],
+    sheets = new Map();
 
   // The methods and formats of a track; the dense network always looks the same.
   function learn(rows) {
     const methods = [...new Set(rows.map((row) => row.method))].filter((method) => method !== "dense").sort();
     styles = new Map(methods.map((method, i) => [method, { colour: `k${i % COLOURS}`, outline: i % OUTLINES.length }]));
     families = [...new Set(rows.map((row) => row.family))].sort();
-    sprites = new Map();
+    const numbers = new Map();
+    kinds = [];
+    for (const row of rows) {
+      const key = JSON.stringify([row.method, row.family, row.unstable]);
+      if (!numbers.has(key)) numbers.set(key, kinds.push(row) - 1);
+      row.kind = numbers.get(key);
+    }
+    sheets = new Map();
   }
 
   const style = (method) => styles.get(method) || DENSE;
@@ -45,15 +53,18 @@ const marks = (() => {
 
   const strategy = (row) => element("span", { class: "strategy" }, swatch(row.method, row.family), named(row.strategy));
 
-  // Thousands of points are stamped from one drawing of each kind; `scale` is device pixels per CSS pixel.
-  function stamp(row, size, scale) {
-    const { colour, outline } = style(row.method);
-    const key = [colour, outline, filling(row.family), size, scale, row.unstable].join(" ");
-    if (!sprites.has(key)) sprites.set(key, stamped(colour, outline, filling(row.family), size, scale, row.unstable));
-    return sprites.get(key);
+  // Thousands of points are stamped from one drawing of each kind: the drawing of a row at a size in CSS pixels, of
+  // which each is `scale` device pixels.
+  function stamps(size, scale) {
+    const key = `${size} ${scale}`;
+    if (!sheets.has(key)) sheets.set(key, []);
+    const sheet = sheets.get(key);
+    return (row) => (sheet[row.kind] ??= stamped(kinds[row.kind], size, scale));
   }
 
-  function stamped(colour, outline, kind, size, scale, unstable) {
+  function stamped({ method, family, unstable }, size, scale) {
+    const { colour, outline } = style(method),
+      kind = filling(family);
     const ink = resolved(colour),
       card = resolved("card");
     const canvas = element("canvas", {});
@@ -108,14 +119,14 @@ const marks = (() => {
 
   function forget() {
     colours.clear();
-    sprites = new Map();
+    sheets = new Map();
   }
 
   return {
     learn,
     swatch,
     strategy,
-    stamp,
+    stamps,
     style,
     resolved,
     forget,

@@ -58,11 +58,10 @@ class Plot {
       box.left + ((Math.log2(value) - range.left) / (range.right - range.left)) * (box.right - box.left);
     const y = (accuracy) =>
       box.bottom - ((accuracy - range.bottom) / (range.top - range.bottom)) * (box.bottom - box.top);
+    const least = 2 ** range.left,
+      most = 2 ** range.right;
     const inside = (r) =>
-      r.accuracy >= range.bottom &&
-      r.accuracy <= range.top &&
-      Math.log2(axis.value(r)) >= range.left &&
-      Math.log2(axis.value(r)) <= range.right;
+      r.accuracy >= range.bottom && r.accuracy <= range.top && axis.value(r) >= least && axis.value(r) <= most;
     const known = shown.filter((r) => axis.value(r) !== null);
     const rows = known.filter(inside),
       best = front.filter(inside);
@@ -229,13 +228,10 @@ class Plot {
     pen.clip();
     const beaten = rows.filter((r) => !front.has(r));
     const size = many > 3000 ? 2.5 : many > 600 ? 3.25 : 4.25;
-    const put = (row, size) => {
-      const stamp = marks.stamp(row, size, scale);
-      pen.drawImage(
-        stamp,
-        Math.round(x(axis.value(row)) * scale - stamp.width / 2),
-        Math.round(y(row.accuracy) * scale - stamp.height / 2),
-      );
+    const put = (stamp, row) => {
+      const left = x(axis.value(row)) * scale - stamp.width / 2,
+        top = y(row.accuracy) * scale - stamp.height / 2;
+      pen.drawImage(stamp, Math.round(left), Math.round(top));
     };
     const whisker = (row, ink) => {
       if (axis.low(row) === null || axis.high(row) === null) return;
@@ -258,11 +254,13 @@ class Plot {
     };
     pen.globalAlpha = many > 3000 ? 0.45 : 0.6;
     if (many <= 60) beaten.forEach((row) => whisker(row, marks.resolved(marks.style(row.method).colour)));
-    for (const row of beaten) put(row, size);
+    const small = marks.stamps(size, scale),
+      large = marks.stamps(many > 3000 ? 4.5 : 5.75, scale);
+    for (const row of beaten) put(small(row), row);
     pen.globalAlpha = 0.8;
     best.forEach((row) => whisker(row, marks.resolved(marks.style(row.method).colour)));
     pen.globalAlpha = 1;
-    best.forEach((row) => put(row, many > 3000 ? 4.5 : 5.75));
+    for (const row of best) put(large(row), row);
   }
 
   #drawAbove() {

@@ -341,7 +341,7 @@ def _without_absent(fields: dict[str, Any], *late: str) -> dict[str, Any]:
 
     The id hashes what is written: an entry from before these fields keeps its own.
     """
-    return {name: value for name, value in fields.items() if name not in late or value not in (None, {}, ())}
+    return {name: value for name, value in fields.items() if name not in late or value not in (None, {}, (), [])}
 
 
 def _now() -> str:

@@ -19,7 +19,7 @@ from workloads import Dense, InputError
 TARGETS = ("fpga-zcu104", "counts")
 
 
-def searched(store: Store, seed: int, strategies: tuple[str, ...] = ("l1", "uniform+int"), trials: int = 3) -> str:
+def searched(store: Store, seed: int, strategies: tuple[str, ...] = ("int", "uniform+int"), trials: int = 2) -> str:
     name = f"s{seed}"
     run_campaign(Campaign(name, Subject("digits/cnn", seed=seed), strategies, TARGETS, 0.1, 0.1), store, trials=trials)
     return name
@@ -83,7 +83,8 @@ def test_the_dense_network_and_the_same_structures_from_scratch_stand_beside_the
         controls = [found for found in finals_of(store) if found.role == "control"]
     for study in ("s0@1000", "s0@1001", "s1@2000", "s1@2001"):
         own = [found for found in controls if found.study == study]
-        names = ["dense", "dense+int", "l1@scratch-b", "l1@scratch-e", "uniform@scratch-b+int", "uniform@scratch-e+int"]
+        # A number format alone has no structure that could be trained from scratch.
+        names = ["dense", "dense+int", "uniform@scratch-b+int", "uniform@scratch-e+int"]
         assert sorted(found.strategy for found in own) == names
         for found in own:
             if "@" in found.strategy:
@@ -119,7 +120,7 @@ def test_the_benchmark_is_frozen_from_the_dense_networks_and_stands(board: str) 
     assert frozen.dense_accuracy == pytest.approx(sum(e.accuracy.test.primary for e in dense if e.accuracy.test) / 4)
     assert (frozen.track, frozen.cap, frozen.reference_latency) == ("modelled", 64.0, reference.latency)
     assert (counted.track, counted.reference_latency) == ("parameters", None)
-    assert (frozen.search_seeds, frozen.final_seeds, frozen.trials) == ((0, 1), 2, 3)
+    assert (frozen.search_seeds, frozen.final_seeds, frozen.trials) == ((0, 1), 2, 2)
 
 
 def test_a_run_that_ends_early_is_gone_on_with(tmp_path: Path) -> None:

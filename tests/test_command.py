@@ -273,6 +273,14 @@ def test_a_folder_that_hides_a_room_is_named_in_one_line(tmp_path: Path) -> None
     assert "rename" in line
 
 
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a board."""
+    folder = tmp_path_factory.mktemp("searched")
+    assert shrinkboard(folder, *SEARCH).returncode == 0
+    return folder
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -286,9 +294,8 @@ def test_a_folder_that_hides_a_room_is_named_in_one_line(tmp_path: Path) -> None
         ["strategies", "check", "nonsense"],
     ],
 )
-def test_questions_that_have_no_answer_are_refused_in_one_line(tmp_path: Path, arguments: list[str]) -> None:
-    assert shrinkboard(tmp_path, *SEARCH).returncode == 0
-    assert bad(tmp_path, *arguments)
+def test_questions_that_have_no_answer_are_refused_in_one_line(searched: Path, arguments: list[str]) -> None:
+    assert bad(searched, *arguments)
 
 
 def test_a_plug_in_that_breaks_its_contract_is_named_in_one_line(tmp_path: Path) -> None:

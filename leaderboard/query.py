@@ -344,8 +344,7 @@ def _matching(track: Any, query: Query, conditions: list[sa.ColumnElement[bool]]
     Most of it is read from an index alone, again for every use; where the wide table of entries has a say, that is
     asked once.
     """
-    c = tables.costs.c
-    place = _COLUMNS[_sort(query).removeprefix("-")]
+    c, place = tables.costs.c, _place(query)
     named = [part for expression in (place, *conditions) for part in iterate(expression)]
     wide = any(getattr(part, "table", None) is tables.entries for part in named)
     source = tables.costs.join(tables.entries) if wide else tables.costs
@@ -359,10 +358,8 @@ def _rows(track: Any, query: Query, matching: sa.CTE) -> sa.Select[Any]:
     costs, entries = tables.costs, tables.entries
     fronts = {name: sa.select(_front(matching, name)) for name in _FRONTS}
     # Found first, for to join all that match to the wide tables would take ten times as long.
-    found = sa.select(matching.c.entry, matching.c.place)
-    if query.pareto:
-        found = found.where(matching.c.entry.in_(fronts[query.front]))
-    wanted = found.order_by(*_order(query, matching)).limit(query.limit).subquery("wanted")
+    first = sa.select(matching.c.entry).order_by(*_order(query, matching.c.place, matching.c.entry)).limit(query.limit)
+    wanted = (fronts[query.front] if query.pareto else first).subquery("wanted")
     values: dict[str, sa.ColumnElement[Any]] = {
         **_COLUMNS,
         **{name: sa.literal(getattr(track, name)) for name in ("workload", "target", "key", "kind")},
@@ -377,35 +374,40 @@ def _rows(track: Any, query: Query, matching: sa.CTE) -> sa.Select[Any]:
         .select_from(wanted)
         .join(costs, sa.and_(costs.c.track == track.id, costs.c.entry == wanted.c.entry))
         .join(entries, entries.c.id == wanted.c.entry)
-        .order_by(*_order(query, wanted))
+        .order_by(*_order(query, _place(query), costs.c.entry))
+        .limit(query.limit)
     )
 
 
 def _front(matching: sa.CTE, front: Front) -> sa.CTE:
-    """Ids on the Pareto front of accuracy and a figure, its best first: whoever is more accurate than all before.
+    """Ids on the Pareto front of accuracy and a figure.
 
-    The frame counts in groups of equal (figure, accuracy), so that equal points are on the front together.
+    Its best first, whoever is more accurate than all before, and most accurate of those with the same figure. In that
+    order an index has them; one of (figure, accuracy downwards) would have to be sorted.
     """
-    m, best = matching.c, _FRONTS[front]
-    figure = m[best.removeprefix("-")]
+    best = _FRONTS[front]
+    figure = matching.c[best.removeprefix("-")]
     order = figure.desc() if best.startswith("-") else figure.asc()
-    best_before = sa.func.max(m.accuracy).over(order_by=[order, m.accuracy.desc()], groups=(None, -1))
-    swept = (
-        sa.select(m.entry, m.accuracy, best_before.label("best_before"))
-        .where(figure.is_not(None))
-        .subquery(f"{front}_swept")
-    )
-    unbeaten = sa.or_(swept.c.best_before.is_(None), swept.c.accuracy > swept.c.best_before)
-    return sa.select(swept.c.entry).where(unbeaten).cte(f"{front}_front")
+    before = sa.func.max(matching.c.accuracy).over(order_by=order, groups=(None, -1)).label("before")
+    named = (matching.c.entry, matching.c.accuracy, figure.label("figure"), before)
+    swept = sa.select(*named).where(figure.is_not(None)).subquery(f"{front}_swept")
+    level = sa.func.max(swept.c.accuracy).over(partition_by=swept.c.figure).label("level")
+    ahead = sa.or_(swept.c.before.is_(None), swept.c.accuracy > swept.c.before)
+    unbeaten = sa.select(swept.c.entry, swept.c.accuracy, level).where(ahead).subquery(f"{front}_unbeaten")
+    return sa.select(unbeaten.c.entry).where(unbeaten.c.accuracy == unbeaten.c.level).cte(f"{front}_front")
 
 
 def _sort(query: Query) -> str:
     return query.sort or _FRONTS[query.front]
 
 
-def _order(query: Query, found: sa.FromClause) -> tuple[sa.ColumnElement[Any], ...]:
-    place = found.c.place.desc() if _sort(query).startswith("-") else found.c.place.asc()
-    return place.nulls_last(), found.c.entry
+def _place(query: Query) -> sa.ColumnElement[Any]:
+    """What is sorted by."""
+    return _COLUMNS[_sort(query).removeprefix("-")]
+
+
+def _order(query: Query, place: sa.ColumnElement[Any], entry: sa.ColumnElement[Any]) -> list[sa.ColumnElement[Any]]:
+    return [(place.desc() if _sort(query).startswith("-") else place.asc()).nulls_last(), entry]
 
 
 def parse_where(text: str) -> sa.ColumnElement[bool]:

@@ -590,8 +590,13 @@ class Trial:
 
     def _read_back(self, case: Case) -> None:
         """What was taken is whole: as written, ranked, and fit to print."""
+        known = {entry.id for entry in self._there} | {data.get("id") for data in SPECIMENS.values()}
         with Store(self._url, create=False) as store:
             for entry in store.entries():
+                if case.kind in ("damaged bytes", "damaged text", "doubled fields") and (
+                    entry.study != "beside" and entry.id not in known
+                ):
+                    raise Broken(f"a damaged entry was taken: {case}")
                 if Entry.from_json(entry.to_json()) != entry:
                     raise Broken(f"reads back as another: {case}")
                 if not fit_to_print(printed(render.entry_table(entry))):

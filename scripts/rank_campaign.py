@@ -143,6 +143,8 @@ def main() -> None:
     for seed, study in enumerate(studies):
         what = ["--workload", asked.workload, "--target", ",".join(asked.targets)]
         ways = ["--strategy", ",".join(asked.strategies), "--trials", str(asked.trials)]
+        # Which stages pay is found by timing, and all searches of a ranking have to have the same ones.
+        ways += ["--stages", "none"]
         ways += [] if asked.epochs is None else ["--epochs", str(asked.epochs)]
         ways += [] if options.checkpoint is None else ["--checkpoint", options.checkpoint]
         run(["search", *what, *ways, "--seed", str(seed), "--study", study, "--resume", *common], clock)

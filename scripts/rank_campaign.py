@@ -50,10 +50,10 @@ CAMPAIGNS = {
         "digits/cnn",
         ("cpu-onnxruntime", "fpga-zcu104"),
         (*(f"{name}+int" for name in PRUNERS), "int", "minifloat", "pca_l1+minifloat", "pca_l1", "l1", "uniform"),
-        searches=8,
+        searches=7,
         trials=10,
         seeds=5,
-        points=4,
+        points=3,
     ),
     "resnet8": Campaign(
         "cifar10/resnet8",

@@ -468,6 +468,9 @@ def serve(
         serve(store, port, opened)
 
 
+_TURNING = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd")
+
+
 def _print(renderable: object, out: Path | None = None) -> None:
     """Prints for the terminal, or writes the same to a file."""
     import io
@@ -481,7 +484,11 @@ def _print(renderable: object, out: Path | None = None) -> None:
     console = Console()
     # Without a terminal rich assumes 80 columns, and our table needs 100.
     width = console.width if console.is_terminal else max(console.width, 100)
-    Console(width=width, highlight=False, markup=False).print(renderable)
+    console = Console(width=width, highlight=False, markup=False)
+    with console.capture() as printed:
+        console.print(renderable)
+    # A name from somebody's entry that turns the direction of writing would change how the rest of its line reads.
+    typer.echo(printed.get().translate(_TURNING), nl=False)
 
 
 def _write(text: str, out: Path | None) -> None:

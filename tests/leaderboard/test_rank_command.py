@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from board_samples import entry
 from ranking_samples import as_entries, benchmark, board
 from typer import Typer
 from typer.testing import CliRunner
@@ -35,6 +36,7 @@ def storage(tmp_path: Path) -> str:
 
 app = Typer(pretty_exceptions_enable=False)
 app.command("rank")(commands.rank)
+app.command("leaderboard")(commands.leaderboard)
 app.add_typer(commands.benchmarks_app, name="benchmarks")
 
 
@@ -169,3 +171,11 @@ def test_sb_ranks_in_python(storage: str) -> None:
         finals = store.finals("digits/cnn", "fpga-zcu104")
     same = [dataclasses.replace(f) for f in reversed(finals)]
     assert shrinkboard.rank(benchmark(), same, []).strategies[0].hypervolume == found.strategies[0].hypervolume
+
+
+def test_a_name_cannot_turn_the_direction_of_its_line(tmp_path: Path) -> None:
+    storage = str(tmp_path / "board.db")
+    with Store(storage) as store:
+        store.add(entry(strategy="l1\u202etni+\u2066"))
+    printed = run(storage, "leaderboard")
+    assert "l1\ufffdtni+\ufffd" in printed and not {"\u202e", "\u2066"} & set(printed)

@@ -415,7 +415,8 @@ def import_(
     if check:
         typer.echo(f"{_counted(entries, benchmarks)} checked, all valid")
     else:
-        typer.echo(f"{_counted(new, benchmarks)} imported, {entries - new} were already there")
+        beside = f"; the storage holds the {benchmarks} benchmarks among them" if benchmarks else ""
+        typer.echo(f"{new} entries imported, {entries - new} were already there{beside}")
 
 
 def _counted(entries: int, benchmarks: int) -> str:

@@ -82,7 +82,7 @@ class TrackAnswer(Answer):
     matched: int
     """Entries that match, before `limit` and `pareto`."""
     dense: Dense
-    rows: Columns  # type: ignore[valid-type]
+    rows: Columns  # type: ignore[valid-type]  # made of the fields of `Row`
 
 
 class BoardAnswer(Answer):

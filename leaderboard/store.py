@@ -252,14 +252,6 @@ class Store:
         with self.transaction() as connection:
             return [Searched(**row) for row in connection.execute(query).mappings()]
 
-    def benchmark(self, workload: str, key: str) -> Benchmark | None:
-        """The definition of the highest version for a workload on a target key; None where there is none."""
-        c = tables.benchmarks.c
-        query = sa.select(c.document).where(c.workload == workload, c.key == key).order_by(c.version.desc(), c.name)
-        with self.transaction() as connection:
-            found = connection.execute(query.limit(1)).scalar()
-        return None if found is None else Benchmark.from_json(found)
-
     def benchmarks(self) -> list[Benchmark]:
         """Every definition, by name and version."""
         c = tables.benchmarks.c

@@ -38,7 +38,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from leaderboard import Benchmark, Entry, LeaderboardError, Query, Store, render
+from leaderboard import Benchmark, Entry, LeaderboardError, Query, Store, current_benchmark, render
 from leaderboard.commands import import_
 
 SECONDS, MEGABYTES = 10.0, 1024
@@ -606,7 +606,7 @@ class Trial:
                 for track in board.tracks:
                     store.finals(track.workload, track.key)
                     store.searched(track.workload, track.key, ["fuzz"])
-                    store.benchmark(track.workload, track.key)
+                    current_benchmark(store, track.workload, track.key)
                 json.loads(render.to_json(board))
                 for text in (render.to_csv(board), render.to_markdown(board), printed(render.to_table(board))):
                     if not fit_to_print(text):

@@ -13,7 +13,7 @@ import safetensors
 import safetensors.torch
 
 from strategies import Compressed, part_of, tensors_of
-from workloads import TrainingCost, TrainingState, cache_folder, write_whole
+from workloads import TrainingCost, TrainingState, cache_folder, read_tensors, write_whole
 
 
 def checkpoint_path(study: str, strategy: str, trial: int, plan: str, dense: str, epochs: float) -> Path:
@@ -61,9 +61,7 @@ def resume(path: Path, compressed: Compressed, until: float) -> TrainingState | 
     gets None trains from the start: the result is the same, for training in parts equals training at once.
     """
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            about = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors, about = read_tensors(path)
         state = TrainingState(
             float(json.loads(about["epochs"])), TrainingCost(**json.loads(about["cost"])), part_of(tensors, "momentum")
         )

@@ -36,7 +36,7 @@ SCRATCH = ("scratch-e", "scratch-b")
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchedStudy:
     """A study to take finalists from."""
 
     name: str
@@ -66,7 +66,7 @@ class Finals:
 
 
 def run_finalists(
-    studies: Sequence[Searched],
+    studies: Sequence[SearchedStudy],
     finals: Finals,
     store: Store,
     *,
@@ -108,7 +108,7 @@ def run_finalists(
     return summary
 
 
-def _evaluator(study: Searched, seed: int, finals: Finals) -> Evaluator:
+def _evaluator(study: SearchedStudy, seed: int, finals: Finals) -> Evaluator:
     return Evaluator(replace(study.settings.subject, seed=seed), finals.targets or targets_of(study))
 
 
@@ -117,7 +117,7 @@ def final_study(study: str, seed: int) -> str:
     return f"{study}@{seed}"
 
 
-def read_studies(store: Store, names: Sequence[str]) -> list[Searched]:
+def read_studies(store: Store, names: Sequence[str]) -> list[SearchedStudy]:
     """Studies with their settings and entries; raises `InputError` where one is unknown or has no candidate yet."""
     found = []
     with optuna_storage(store) as storage:
@@ -126,11 +126,11 @@ def read_studies(store: Store, names: Sequence[str]) -> list[Searched]:
             entries = list(store.entries(study=name))
             if not any(entry.role == "candidate" for entry in entries):
                 raise InputError(f"study {name!r} has no finished trial to choose finalists from; search it first")
-            found.append(Searched(name, settings_of(storage, name, first), entries))
+            found.append(SearchedStudy(name, settings_of(storage, name, first), entries))
     return found
 
 
-def check_together(studies: Sequence[Searched]) -> None:
+def check_together(studies: Sequence[SearchedStudy]) -> None:
     """Raises `InputError` where studies are not searches of one thing by different seeds."""
     seeds = [study.seed for study in studies]
     if len(set(seeds)) < len(seeds):
@@ -150,7 +150,7 @@ def check_together(studies: Sequence[Searched]) -> None:
                 )
 
 
-def targets_of(study: Searched) -> tuple[str, ...]:
+def targets_of(study: SearchedStudy) -> tuple[str, ...]:
     """Names of the targets that a study was scored on."""
     return tuple(cost.target for cost in study.entries[0].costs)
 
@@ -209,7 +209,7 @@ def _gain(entry: Entry, cost: TargetCost) -> float | None:
     return entry.dense_parameters / entry.parameters if "latency" not in cost.figures and entry.parameters else None
 
 
-def _jobs(study: Searched, seed: int, finals: Finals, evaluator: Evaluator) -> Iterator[Job]:
+def _jobs(study: SearchedStudy, seed: int, finals: Finals, evaluator: Evaluator) -> Iterator[Job]:
     """Finalists, then the controls from scratch."""
     picked = chosen(study.entries, finals.points)
     for entry, keys in picked:
@@ -239,7 +239,7 @@ def representative(entries: Sequence[Entry]) -> Entry:
 
 
 def _job(
-    study: Searched, seed: int, entry: Entry, name: str, role: str, keys: tuple[str, ...], evaluator: Evaluator
+    study: SearchedStudy, seed: int, entry: Entry, name: str, role: str, keys: tuple[str, ...], evaluator: Evaluator
 ) -> Job:
     plan = Plan.from_json(entry.plan)
     plan = plan.model_copy(update={"strategy": name, "notes": {}} if name != entry.strategy else {})
@@ -292,7 +292,7 @@ def _run(
 
 
 def freeze_benchmarks(
-    studies: Sequence[Searched], finals: Finals, store: Store, say: Callable[[str], None]
+    studies: Sequence[SearchedStudy], finals: Finals, store: Store, say: Callable[[str], None]
 ) -> list[Benchmark]:
     """The benchmark of every target that the studies were scored on: those that stand, else frozen now."""
     groups = [(study, seed) for study in studies for seed in study.fresh(finals.seeds)]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from strategies import Compressed, Plan, rebuilt, tensors_of
 from strategies import strategy as by_name
-from workloads import Dense, InputError, Workload, cache_folder, digest, eval_mode, write_whole
+from workloads import Dense, InputError, Workload, cache_folder, digest, eval_mode, read_tensors, write_whole
 
 PROBE = "probe"
 """The tensor that holds what the network made of a picture of noise: who rebuilds it can prove it."""
@@ -86,9 +86,7 @@ def file_of(compressed: Compressed, workload: Workload, dense: str, study: str) 
 def read_network(path: Path) -> KeptNetwork:
     """Reads a file that `keep_network` wrote; raises `InputError` where it is none."""
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors, about = read_tensors(path)
     except (OSError, safetensors.SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"weights {path} are no readable safetensors file: {reason}") from error
@@ -108,7 +106,7 @@ def restored(kept: KeptNetwork, dense: Dense, plan: Plan) -> Compressed:
     """
     compressed = rebuilt(by_name(plan.strategy), dense, plan, kept.tensors)
     if kept.about.get("layout") == "channels_last":  # sums are taken in another order so
-        compressed.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        compressed.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in stubs
     if kept.probe is not None:
         now = _probe(compressed.module, dense.workload.example)
         largest = float(kept.probe.abs().max())

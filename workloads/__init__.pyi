@@ -56,4 +56,5 @@ from .training import TrainingDiverged as TrainingDiverged
 from .training import recipe_loss as recipe_loss
 from .training import steps_in as steps_in
 from .training import train as train
+from .whole_files import read_tensors as read_tensors
 from .whole_files import write_whole as write_whole

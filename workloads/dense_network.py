@@ -21,7 +21,7 @@ from .contract import Accuracy, Dense, Split, TrainingCost, Workload
 from .errors import InputError
 from .evaluation import evaluate
 from .training import Progress, train
-from .whole_files import write_whole
+from .whole_files import read_tensors, write_whole
 
 _VERSION = 1
 """Of what training computes from equal inputs; raise it when `train` changes, and the cache starts anew."""
@@ -138,9 +138,7 @@ def _data_digest(split: Split) -> str:
 def _read_cache(module: nn.Module, path: Path) -> tuple[TrainingCost, Accuracy] | None:
     """Fill the module from the cache; None where there is no whole file of ours."""
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            about = file.metadata()
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        weights, about = read_tensors(path)
         kept = TrainingCost(**json.loads(about["cost"])), Accuracy(**json.loads(about["validation"]))
         module.load_state_dict(weights)
     except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError):

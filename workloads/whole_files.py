@@ -6,6 +6,9 @@ import os
 import tempfile
 from pathlib import Path
 
+import safetensors
+from torch import Tensor
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file of its own beside `path`, then takes its name in one atomic step; makes the folder.
@@ -21,3 +24,12 @@ def write_whole(path: Path, content: bytes) -> None:
     except BaseException:  # Ctrl-C too
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by name, and what is told about them, from a safetensors file; nothing in it is run.
+
+    Raises `OSError` or `safetensors.SafetensorError` where there is no whole file.
+    """
+    with safetensors.safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118  # no mapping

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from board_samples import entry, layered, scored
+from ranking_samples import benchmark, board
 
-from leaderboard import Benchmark, Entry, Final, LeaderboardError, Query, Searched, Store, rank
+from leaderboard import Entry, LeaderboardError, Query, Store, rank
 from leaderboard.pictures import draw_attainment, draw_convergence, draw_front, draw_layers
 
 
@@ -62,59 +62,8 @@ def test_a_bad_name_is_refused_in_one_line(tmp_path: Path) -> None:
         draw_layers([layered()], tmp_path / "nowhere" / "layers.svg")
 
 
-def ranked(tmp_path: Path) -> Any:
-    benchmark = Benchmark.create(
-        name="b", version=1, workload="w", target="t", key="t", track="modelled", reference_latency=1.0,
-        dense_accuracy=0.95, dense_seeds=[1], cap=64.0, trials=2, epochs=1.0, training_epochs=1.0,
-        search_seeds=[0, 1, 2], final_seeds=2,
-    )  # fmt: skip
-    finals, searched = [], []
-    for name, gain in (("swift", 8.0), ("slow", 2.0)):
-        for seed in range(3):
-            for trial in range(2):
-                searched.append(
-                    Searched(
-                        name, f"s{seed}", trial, seed, gain + trial, 10, 20, 0.94, 1.0, 2.0, "2026-01-01T00:00:00Z"
-                    )
-                )
-            for fresh in range(2):
-                finals.append(
-                    Final(
-                        id=f"{name}{seed}{fresh}",
-                        strategy=name,
-                        role="finalist",
-                        study=f"s{seed}",
-                        trial=0,
-                        search_seed=seed,
-                        chosen=True,
-                        seed=1000 + 10 * seed + fresh,
-                        final_study=f"s{seed}@{fresh}",
-                        speedup=gain,
-                        low=None,
-                        high=None,
-                        latency=1 / gain,
-                        energy=None,
-                        validation=0.94,
-                        accuracy=0.94 - 0.01 * fresh,
-                        dense_accuracy=0.95,
-                        parameters=10,
-                        dense_parameters=20,
-                        macs=1,
-                        dense_macs=2,
-                        bytes=4,
-                        epochs=1.0,
-                        seconds=1.0,
-                        total_epochs=2.0,
-                        total_seconds=2.0,
-                        epoch_fp32=None,
-                        dense_epoch_fp32=None,
-                    )
-                )
-    return rank(benchmark, finals, searched)
-
-
 def test_attainment_and_convergence_name_strategies_with_their_ranks(tmp_path: Path) -> None:
-    ranking = ranked(tmp_path)
+    ranking = rank(benchmark(), *board({"swift": 0.0, "slow": -0.03}, seed=1))
     draw_attainment(ranking, tmp_path / "attainment.svg")
     draw_convergence(ranking, tmp_path / "convergence.svg")
     for name in ("attainment", "convergence"):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leaderboard import Entry, Store, hypervolume
+from leaderboard import Entry, Store, current_benchmark, hypervolume
 from search import Campaign, Finals, Subject, chosen, read_studies, run_campaign, run_finalists
 from search.finalists import representative
 from tests.leaderboard.board_samples import cost, entry
@@ -113,8 +113,8 @@ def test_a_second_run_trains_nothing(board: str) -> None:
 def test_the_benchmark_is_frozen_from_the_dense_networks_and_stands(board: str) -> None:
     with Store(board) as store:
         dense = [found for found in finals_of(store) if found.strategy == "dense"]
-        frozen = store.benchmark("digits/cnn", "fpga-zcu104")
-        counted = store.benchmark("digits/cnn", "counts")
+        frozen = current_benchmark(store, "digits/cnn", "fpga-zcu104")
+        counted = current_benchmark(store, "digits/cnn", "counts")
         reference = store.reference("digits/cnn", "fpga-zcu104")
     assert frozen is not None and counted is not None and reference is not None
     assert frozen.dense_accuracy == pytest.approx(sum(e.accuracy.test.primary for e in dense if e.accuracy.test) / 4)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
-from operator import attrgetter
 from types import GenericAlias
 from typing import Any, get_type_hints
 
@@ -64,7 +62,7 @@ class Dense(Answer):
 
 
 _OF_TRACK = ("workload", "target", "key", "kind")
-_COLUMNS = tuple(field.name for field in fields(Row) if field.name not in _OF_TRACK)
+_COLUMNS = tuple(name for name in Row._fields if name not in _OF_TRACK)
 _LISTS: dict[str, Any] = {name: (GenericAlias(list, (get_type_hints(Row)[name],)), ...) for name in _COLUMNS}
 Columns = create_model(
     "Columns",
@@ -261,8 +259,8 @@ def encoded(answer: BaseModel) -> bytes:
 
 def _track(track: Track) -> TrackAnswer:
     rows = track.rows
-    values = zip(*map(attrgetter(*_COLUMNS), rows), strict=True) if rows else ((),) * len(_COLUMNS)
-    columns: dict[str, Any] = dict(zip(_COLUMNS, map(list, values), strict=True))
+    values = zip(*rows, strict=True) if rows else ((),) * len(Row._fields)
+    columns: dict[str, Any] = dict(zip(Row._fields, map(list, values), strict=True))
     frozen = track.reference_accuracy
     return TrackAnswer.model_construct(
         workload=track.workload,
@@ -275,7 +273,7 @@ def _track(track: Track) -> TrackAnswer:
             latency=track.reference_latency,
             seconds=_mean(row.dense_seconds for row in rows),
         ),
-        rows=Columns.model_construct(**columns),
+        rows=Columns.model_construct(**{name: columns[name] for name in _COLUMNS}),
     )
 
 

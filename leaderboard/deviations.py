@@ -55,6 +55,9 @@ def _of_entries(benchmark: Benchmark, finals: Sequence[Final]) -> Iterator[str]:
     without = sum(gain(benchmark, f) is None for f in finals)
     if without:
         yield f"{without} of {len(finals)} entries have no gain and add nothing"
+    unsettled = sum(f.unstable for f in finals)
+    if unsettled and benchmark.track != "parameters":
+        yield f"{unsettled} of {len(finals)} timings did not settle: their gains are less certain than they look"
     longer = sum(f.epochs > _epochs(benchmark, f) * (1 + 1e-9) for f in finals)
     if longer:
         yield f"{longer} of {len(finals)} entries were trained for more epochs than the budget"

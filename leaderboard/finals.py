@@ -28,6 +28,8 @@ class Final:
     high: float | None
     latency: float | None
     energy: float | None
+    unstable: bool
+    """Whether its timing did not settle."""
     validation: float
     """Accuracy on the validation split, by which points are chosen."""
     accuracy: float

@@ -7,9 +7,9 @@ import math
 import operator
 import re
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_type_hints
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -81,8 +81,7 @@ class Query:
     """Results on the test split instead of those of searches, which are on validation; never both in one board."""
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One entry on one target. Seconds, joules, bytes; accuracies are fractions, `drop` is in points."""
 
     id: str
@@ -184,13 +183,13 @@ class Board:
         """One row per `Row`, columns named as its fields, in pyarrow; `polars.from_arrow` takes it without copying."""
         import pyarrow
 
-        kinds = {"str": pyarrow.string(), "int": pyarrow.int64(), "float": pyarrow.float64(), "bool": pyarrow.bool_()}
-        declared = {field.name: str(field.type).partition(" | ") for field in fields(Row)}
+        kinds = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_()}
+        declared = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(Row).items()}
         schema = pyarrow.schema(
-            pyarrow.field(name, kinds[kind], nullable=bool(optional)) for name, (kind, optional, _) in declared.items()
+            pyarrow.field(name, kinds[kind], nullable=bool(optional)) for name, (kind, *optional) in declared.items()
         )
-        rows = self.rows
-        return pyarrow.table({name: [getattr(row, name) for row in rows] for name in declared}, schema=schema)
+        columns = zip(*rows, strict=True) if (rows := self.rows) else ((),) * len(declared)
+        return pyarrow.table(dict(zip(declared, columns, strict=True)), schema=schema)
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """Arrow's PyCapsule interface, by which `polars.DataFrame(board)` and others read it."""
@@ -333,7 +332,7 @@ def _track(connection: Connection, track: Any, query: Query, conditions: list[sa
         kind=track.kind,
         reference_latency=None if reference is None else reference.latency,
         reference_accuracy=None if reference is None or query.finals else reference.dense_accuracy,
-        rows=tuple(Row(*row[:-1]) for row in rows),
+        rows=tuple(Row._make(row[:-1]) for row in rows),
         matched=matched,
     )
 
@@ -368,7 +367,7 @@ def _rows(track: Any, query: Query, matching: sa.CTE) -> sa.Select[Any]:
     }
     return (
         sa.select(
-            *(values[field.name].label(field.name) for field in fields(Row)),
+            *(values[name].label(name) for name in Row._fields),
             sa.select(sa.func.count()).select_from(matching).scalar_subquery().label("matched"),
         )
         .select_from(wanted)

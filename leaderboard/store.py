@@ -213,7 +213,8 @@ class Store:
         columns = {
             **{name: e[name] for name in ("id", "strategy", "role", "seed", "dense_accuracy")},
             **{name: f[name] for name in ("study", "trial", "search_seed", "chosen")},
-            **{name: c[name] for name in ("speedup", "low", "high", "latency", "energy", "validation", "accuracy")},
+            **{name: c[name] for name in ("speedup", "low", "high", "latency", "energy", "unstable")},
+            **{name: c[name] for name in ("validation", "accuracy")},
             **{name: e[name] for name in ("parameters", "dense_parameters", "macs", "dense_macs", "bytes", "epochs")},
             **{name: e[name] for name in ("seconds", "total_epochs", "epoch_fp32", "dense_epoch_fp32")},
             "final_study": e.study,

@@ -489,7 +489,7 @@ def status(
     console = Console(highlight=False)
     with Store(storage, create=False) as store, optuna_storage(store) as database:
         if study is None or format == "json" or once or not console.is_terminal:
-            names = studies(database) if study is None else [study]
+            names = studies(store, database) if study is None else [study]
             found = [status_of(store, database, name) for name in names]
             if format == "json":
                 data = [status_json(one) for one in found]

@@ -27,7 +27,7 @@ class Progress:
 
     strategy: str
     wanted: int | None
-    """Full evaluations that were asked for; None where its settings are not known."""
+    """Full evaluations that were asked for; None where its settings are not known, as those of finalists."""
     finished: int
     running: int
     """Candidates that a living driver holds."""
@@ -77,21 +77,24 @@ def seems_alive(driver: Driver) -> bool:
     return driver.ended is None and not driver.gone and time.time() - driver.beat < LEASE
 
 
-def studies(storage: optuna.storages.BaseStorage) -> list[str]:
-    """Names of all studies in a storage, sorted."""
-    return sorted({name.rpartition("/")[0] for name in optuna.get_all_study_names(storage)} - {""})
+def studies(store: Store, storage: optuna.storages.BaseStorage) -> list[str]:
+    """Names of all studies that are searched in a storage, and of those of finalists that are at work, sorted."""
+    searched = {name.rpartition("/")[0] for name in optuna.get_all_study_names(storage)} - {""}
+    return sorted(searched | {driver.study for driver in drivers_of(store) if seems_alive(driver)})
 
 
 def status(store: Store, storage: optuna.storages.BaseStorage, study: str) -> Status:
-    """How a study stands; raises `InputError` where there is none of that name."""
-    searched = searched_strategies(storage, study)
+    """How a study stands, searched or of finalists; raises `InputError` where there is none of that name."""
     drivers = [driver for driver in drivers_of(store, study) if seems_alive(driver)]
     alive = {driver.id for driver in drivers}
     rows = [lease for lease in leases_of(store, study) if lease.trial >= 0]
+    # Finalists are not searched for, so only their leases tell of them.
+    of_finalists = rows and not any(name.startswith(f"{study}/") for name in optuna.get_all_study_names(storage))
+    searched = sorted({row.strategy for row in rows}) if of_finalists else searched_strategies(storage, study)
     progress = []
     for strategy in searched:
         own = [lease for lease in rows if lease.strategy == strategy]
-        settings = kept_settings(storage, f"{study}/{strategy}")
+        settings = None if of_finalists else kept_settings(storage, f"{study}/{strategy}")
         on_way = [lease for lease in own if lease.state == "running"]
         held = sum(lease.owner in alive for lease in on_way)
         progress.append(

@@ -62,6 +62,7 @@ def final(
         "high": None,
         "latency": None if gain is None else 1e-3 / gain,
         "energy": None,
+        "unstable": False,
         "validation": 0.94,
         "accuracy": 0.94,
         "dense_accuracy": DENSE,

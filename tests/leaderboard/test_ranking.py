@@ -329,6 +329,10 @@ def test_on_the_track_of_parameters_their_number_is_the_gain() -> None:
             "6 of 18 entries were timed against another reference latency",
         ),
         (
+            lambda f: {"unstable": True} if f.trial == 0 else {},
+            "6 of 18 timings did not settle: their gains are less certain than they look",
+        ),
+        (
             lambda f: {"study": "other"} if f.search_seed == 0 and f.trial == 0 else {},
             "search seed 0 was searched 2 times, in 'other', 'search-0'",
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from leaderboard import Entry, Store, current_benchmark, hypervolume
 from search import Campaign, Finals, Subject, chosen, read_studies, run_campaign, run_finalists
 from search.finalists import representative
+from search.status import status, studies
+from search.storage import optuna_storage
 from tests.leaderboard.board_samples import cost, entry
 from workloads import Dense, InputError
 
@@ -100,6 +103,16 @@ def test_all_strategies_of_a_search_share_the_dense_networks(board: str) -> None
     }
     assert all(len(found) == 1 for found in digests.values())
     assert len(set.union(*digests.values())) == 4
+
+
+def test_status_tells_of_finalists_as_of_a_search(board: str) -> None:
+    with Store(board) as store, optuna_storage(store) as storage:
+        found = status(store, storage, "s0@1000")
+        entries = list(store.entries(study="s0@1000"))
+        assert studies(store, storage) == ["s0", "s1"]  # finalists are listed while a driver is at work on them
+    finished = {one.strategy: one.finished for one in found.strategies}
+    assert finished == Counter(entry.strategy for entry in entries)
+    assert not found.done and {one.wanted for one in found.strategies} == {None}
 
 
 def test_a_second_run_trains_nothing(board: str) -> None:

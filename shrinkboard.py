@@ -93,6 +93,7 @@ def _app() -> Any:
     import leaderboard.commands as board
     import search.commands as search
     import search.entry_commands as entries
+    import search.study_commands as studies
 
     app = typer.Typer(
         name="shrinkboard",
@@ -116,11 +117,11 @@ def _app() -> Any:
         ("verify", entries.verify),
         ("gc", entries.gc),
         ("estimate", targets.estimate),
-        ("status", search.status),
-        ("workers", search.workers),
-        ("stop", search.stop),
-        ("replay", search.replay),
-        ("explain", search.explain),
+        ("status", studies.status),
+        ("workers", studies.workers),
+        ("stop", studies.stop),
+        ("replay", studies.replay),
+        ("explain", studies.explain),
         ("workloads", search.workloads),
         ("doctor", targets.doctor),
     ]

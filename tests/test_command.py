@@ -14,27 +14,34 @@ from safetensors.torch import save_file
 
 import shrinkboard as sb
 
+from .forking import ROOT, forked
+
 SEARCH = ["search", "--strategy", "uniform", "--target", "counts", "--trials", "1", "--epochs", "0.2"]
 
 
-def shrinkboard(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if k not in ("SHRINKBOARD_STORAGE", "SHRINKBOARD_DATA")}
+def shrinkboard(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return forked(folder, arguments, environment())
+
+
+def launched(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """As a user starts it, with all that belongs to a start."""
+    command = [sys.executable, "-m", "shrinkboard", *arguments]
     return subprocess.run(
-        [sys.executable, "-m", "shrinkboard", *arguments],
-        cwd=folder,
-        env=environment | {"PYTHONPATH": str(Path(sb.__file__).parent), "COLUMNS": "120", "NO_COLOR": "1"} | variables,
-        capture_output=True,
-        text=True,
-        timeout=240,
+        command, cwd=folder, env=environment() | variables, capture_output=True, text=True, timeout=240
     )
 
 
+def environment() -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if k not in ("SHRINKBOARD_STORAGE", "SHRINKBOARD_DATA")}
+    return kept | {"PYTHONPATH": str(ROOT), "COLUMNS": "120", "NO_COLOR": "1"}
+
+
 def test_a_search_ends_with_a_board_a_report_and_files_for_exchange(tmp_path: Path) -> None:
-    searched = shrinkboard(tmp_path, *SEARCH, "--strategy", "uniform+int,sentei", "--trials", "2", "--study", "first")
+    searched = launched(tmp_path, *SEARCH, "--strategy", "uniform+int,sentei", "--trials", "2", "--study", "first")
     assert searched.returncode == 0, searched.stderr
     assert "all trials done: 4 trials finished, 0 failed" in searched.stdout
 
-    listed = shrinkboard(tmp_path, "leaderboard", "--study", "first", "--format", "json")
+    listed = launched(tmp_path, "leaderboard", "--study", "first", "--format", "json")
     rows = json.loads(listed.stdout)
     assert {row["strategy"] for row in rows} == {"uniform+int", "sentei", "dense", "dense+int"}
 
@@ -85,7 +92,7 @@ def test_a_search_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
 
 
 def test_several_workers_share_a_search(tmp_path: Path) -> None:
-    told = shrinkboard(tmp_path, *SEARCH, "--strategy", "uniform,l1", "--trials", "2", "--workers", "2")
+    told = launched(tmp_path, *SEARCH, "--strategy", "uniform,l1", "--trials", "2", "--workers", "2")
     assert "4 trials finished, 0 failed" in told.stdout, told.stderr
     rows = json.loads(shrinkboard(tmp_path, "leaderboard", "--format", "json").stdout)
     assert len({row["id"] for row in rows}) == 6
@@ -123,7 +130,7 @@ def test_ctrl_c_and_what_clusters_send_keep_what_was_finished(tmp_path: Path, si
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "shrinkboard", *SEARCH, "--trials", "50", "--strategy", "l1", "--study", "s"],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(Path(sb.__file__).parent)},
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -170,9 +177,12 @@ def test_help_answers_without_the_heavy_libraries(tmp_path: Path) -> None:
     assert "Example: shrinkboard search" in told.stdout
 
 
-def bad(folder: Path, *arguments: str, **variables: str) -> str:
-    """The one line on stderr that refuses these arguments."""
-    told = shrinkboard(folder, *arguments, **variables)
+def bad(folder: Path, *arguments: str) -> str:
+    return refusal(shrinkboard(folder, *arguments))
+
+
+def refusal(told: subprocess.CompletedProcess[str]) -> str:
+    """The one line on stderr."""
     assert told.returncode == 2, (told.stdout, told.stderr)
     lines = told.stderr.strip().splitlines()
     assert len(lines) == 1, told.stderr
@@ -268,7 +278,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line(tmp_path: Path) -
 def test_a_folder_that_hides_a_room_is_named_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "strategies").mkdir()
     (tmp_path / "strategies" / "__init__.py").write_text("")
-    line = bad(tmp_path, "workloads")
+    line = refusal(launched(tmp_path, "workloads"))
     assert "strategies" in line
     assert "rename" in line
 
@@ -319,10 +329,10 @@ def test_a_plug_in_that_breaks_its_contract_is_named_in_one_line(tmp_path: Path)
         "[shrinkboard.cost_models]\nnoisy = noisy:Noisy\nbroken = noisy:Missing\n"
         "[shrinkboard.strategies]\nbroken = noisy:Missing\n"
     )
-    path = f"{Path(sb.__file__).parent}{os.pathsep}{package.parent}"
-    assert "noisy" in bad(tmp_path, "targets", "check", "noisy", PYTHONPATH=path)
-    assert "broken" in bad(tmp_path, "targets", "check", "broken", PYTHONPATH=path)
-    assert "broken" in bad(tmp_path, "strategies", "check", "broken", PYTHONPATH=path)
-    listed = shrinkboard(tmp_path, "targets", PYTHONPATH=path)
+    path = f"{ROOT}{os.pathsep}{package.parent}"
+    assert "noisy" in refusal(launched(tmp_path, "targets", "check", "noisy", PYTHONPATH=path))
+    assert "broken" in refusal(launched(tmp_path, "targets", "check", "broken", PYTHONPATH=path))
+    assert "broken" in refusal(launched(tmp_path, "strategies", "check", "broken", PYTHONPATH=path))
+    listed = launched(tmp_path, "targets", PYTHONPATH=path)
     assert listed.returncode == 0
     assert "noisy" in listed.stdout

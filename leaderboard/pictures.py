@@ -140,35 +140,47 @@ def draw_layers(entries: Sequence[Entry], path: Path) -> None:
 
 
 def draw_attainment(ranking: Ranking, path: Path) -> None:
-    """For the strategies that rank first, what half of their runs attain, between what 10 % and 90 % do.
+    """What half of a strategy's runs attain, between what 10 % and 90 % do: a panel for each of those that rank first.
 
-    Raises `LeaderboardError` where no strategy has runs.
+    The others are grey there. Raises `LeaderboardError` where no strategy has runs.
     """
     shown = [one for one in ranking.strategies if any(surface.points for surface in one.attainment)][:NAMED]
     if not shown:
         raise LeaderboardError("the ranking has no finalists whose attainment could be drawn")
     corners = [point for one in shown for surface in one.attainment for point in surface.points]
-    with picture(path, 6.4, 4.4) as figure:
-        axes = figure.subplots()
-        left = min(1.0, min(gain for gain, _ in corners))
-        _ratio_axis(axes, [left, *(gain for gain, _ in corners)])
-        for place, one in enumerate(shown):
-            surfaces = {round(surface.share, 3): _steps(surface.points, left) for surface in one.attainment}
-            low, middle, high = (surfaces[share] for share in sorted(surfaces))
-            axes.fill_between(*_between(low, high), color=_COLOURS[place], alpha=0.14, linewidth=0, step="pre")
-            axes.plot(*middle, drawstyle="steps-pre", color=_COLOURS[place], lw=1.6, label=_ranked(one))
-        _dense_line(axes, ranking)
-        axes.set_ylim(bottom=max(axes.get_ylim()[0], 100 * (max(accuracy for _, accuracy in corners) - SHOWN_DROP)))
-        axes.set_xlabel(_gain_of(ranking))
-        axes.set_ylabel("test accuracy, %")
-        axes.set_title("attained by half of the runs; the band by 90 % to 10 % of them", loc="left", fontsize=9)
-        figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    left, most = min(1.0, min(gain for gain, _ in corners)), max(accuracy for _, accuracy in corners)
+    lines = []
+    for one in shown:
+        by_share = {round(surface.share, 3): _steps(surface.points, left) for surface in one.attainment}
+        lines.append([by_share[share] for share in sorted(by_share)])
+    columns = min(4, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    with picture(path, 0.8 + 2.2 * columns, 0.8 + 1.9 * rows) as figure:
+        panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
+        for place, (axes, one) in enumerate(zip(panels, shown, strict=False)):
+            _ratio_axis(axes, [left, *(gain for gain, _ in corners)], most=5)
+            for other in lines:
+                axes.plot(*other[1], drawstyle="steps-pre", color=FAINT, alpha=0.5, lw=0.7)
+            low, middle, high = lines[place]
+            axes.fill_between(*_between(low, high), color=_COLOURS[0], alpha=0.2, linewidth=0, step="pre")
+            axes.plot(*middle, drawstyle="steps-pre", color=_COLOURS[0], lw=1.8)
+            _dense_line(axes, ranking)
+            axes.tick_params(labelsize=7)
+            axes.set_title(_ranked(one), loc="left", fontsize=8)
+        for axes in panels[len(shown) :]:
+            axes.set_visible(False)
+        margin = 0.03 * SHOWN_DROP
+        panels[0].set_ylim(100 * (most - SHOWN_DROP), 100 * (most + margin))
+        figure.supxlabel(_gain_of(ranking), fontsize=9)
+        figure.supylabel("test accuracy, %", fontsize=9)
+        told = "blue: attained by half of the runs; band: by 90 % to 10 % of them; grey: the other strategies' halves"
+        figure.suptitle(told, fontsize=8, color=INK)
 
 
 def draw_convergence(ranking: Ranking, path: Path) -> None:
-    """Hypervolume on validation against trials and against seconds of evaluation, with 95 % intervals over searches.
+    """Hypervolume on validation against trials and against seconds of evaluation, means over searches.
 
-    Raises `LeaderboardError` where the searches are not on the board.
+    A bar at the end of each curve is its 95 % interval over searches. Raises `LeaderboardError` where the searches are not on the board.
     """
     shown = [one for one in ranking.strategies if one.progress][:NAMED]
     if not shown:
@@ -181,22 +193,23 @@ def draw_convergence(ranking: Ranking, path: Path) -> None:
         for axes, against in zip(panels, names, strict=True):
             for place, one in enumerate(shown):
                 progress = next(p for p in one.progress if p.against == against)
-                low = [m if x is None else x for x, m in zip(progress.low, progress.mean, strict=True)]
-                high = [m if x is None else x for x, m in zip(progress.high, progress.mean, strict=True)]
-                axes.fill_between(progress.at, low, high, color=_COLOURS[place], alpha=0.12, linewidth=0, step="post")
-                axes.plot(
-                    progress.at,
-                    progress.mean,
-                    drawstyle="steps-post",
-                    color=_COLOURS[place],
-                    lw=1.5,
-                    label=_ranked(one),
-                )
-            axes.xaxis.set_major_locator(MaxNLocator(6, integer=against == "trials"))
+                style: dict[str, Any] = {"color": _COLOURS[place], "lw": 1.5}
+                axes.plot(progress.at, progress.mean, drawstyle="steps-post", label=_ranked(one), **style)
+                low, high = progress.low[-1], progress.high[-1]
+                if low is not None and high is not None:
+                    # Beside each other where curves end at the same trial.
+                    end = progress.at[-1] * (1.02 + 0.015 * place)
+                    axes.plot([end, end], [low, high], solid_capstyle="butt", **style)
+                    axes.plot(end, progress.mean[-1], marker="o", ms=3, color=_COLOURS[place])
+            if against == "trials":
+                axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            else:
+                axes.set_xscale("log")
+                axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.set_xlabel(_AXES[against])
             axes.grid(alpha=0.25)
         panels[0].set_ylabel("hypervolume, validation")
-        panels[0].set_ylim(0, 1.25 * max(max(p.mean) for one in shown for p in one.progress) or 1)
+        panels[0].set_ylim(bottom=0)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
 
@@ -242,7 +255,8 @@ def _caption(entry: Entry) -> str:
     return ", ".join(told)
 
 
-def _ratio_axis(axes: Axes, ratios: Sequence[float]) -> None:
+def _ratio_axis(axes: Axes, ratios: Sequence[float], most: int = 9) -> None:
+    """A logarithmic axis with at most about so many ticks."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
     axes.set_xscale("log", base=2)
@@ -251,7 +265,7 @@ def _ratio_axis(axes: Axes, ratios: Sequence[float]) -> None:
     inside = [x for x in found if low / 1.1 <= x <= high * 1.1]
     if len(inside) < 4:
         inside = [i / 10 for i in range(math.ceil(10 * low), math.floor(10 * high) + 1)]
-    if len(inside) > 9:
+    if len(inside) > most:
         inside = [x for x in inside if math.log2(x).is_integer()]
     axes.xaxis.set_major_locator(FixedLocator(inside))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -157,9 +157,14 @@ const rankings = (() => {
     const table = (content, label) =>
       element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, content);
     const fixed = reached(ranking);
-    const deviations = ranking.strategies.flatMap((one) =>
-      one.deviations.map((line) => element("li", {}, named(one.name), ": ", named(line))),
-    );
+    const deviating = new Map();
+    for (const one of ranking.strategies) {
+      for (const line of one.deviations) deviating.set(line, [...(deviating.get(line) ?? []), one.name]);
+    }
+    const deviations = [...deviating].map(([line, names]) => {
+      const everyone = names.length > 1 && names.length === ranking.strategies.length;
+      return element("li", {}, everyone ? "all strategies" : named(names.join(", ")), ": ", named(line));
+    });
     holder.replaceChildren(
       element("h2", { id: "ranking-title" }, "Ranking of strategies"),
       element(

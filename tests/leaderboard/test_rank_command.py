@@ -66,6 +66,23 @@ def test_the_table_fits_a_terminal_and_says_what_deviates(storage: str) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("without", "who"), [(("one", "two"), "one, two"), (("one", "two", "three"), "all strategies")]
+)
+def test_what_deviates_for_several_is_said_once(tmp_path: Path, without: tuple[str, ...], who: str) -> None:
+    finals, tried = board({"one": 0.0, "two": -0.01, "three": -0.02}, seed=1)
+    finals = [f for f in finals if f.search_seed != 2 or f.strategy not in without]
+    url = str(tmp_path / "board.db")
+    with Store(url) as store:
+        store.add_many(as_entries(finals, tried))
+        store.freeze_benchmark(benchmark())
+    for form, mark in (("table", "!"), ("markdown", "-")):
+        told = run(url, *RANK, "--format", form).splitlines()
+        assert [line.rstrip() for line in told if "no finalists" in line] == [
+            f"{mark} {who}: no finalists of search seed 2"
+        ]
+
+
 def test_what_only_some_searches_reached_is_marked(tmp_path: Path) -> None:
     finals, tried = board({"one": 0.0}, seed=1, points=1)
     finals = [dataclasses.replace(f, speedup=1.2) if (f.role, f.search_seed) == ("finalist", 2) else f for f in finals]

@@ -180,7 +180,8 @@ def draw_attainment(ranking: Ranking, path: Path) -> None:
 def draw_convergence(ranking: Ranking, path: Path) -> None:
     """Hypervolume on validation against trials and against seconds of evaluation, means over searches.
 
-    A bar at the end of each curve is its 95 % interval over searches. Raises `LeaderboardError` where the searches are not on the board.
+    A bar at the end of each curve is its 95 % interval over searches. Raises `LeaderboardError` where the searches are
+    not on the board.
     """
     shown = [one for one in ranking.strategies if one.progress][:NAMED]
     if not shown:

@@ -55,12 +55,17 @@ def main() -> None:
             for _ in range(6):  # along the front, to where both pictures stay in sight
                 page.keyboard.press("ArrowDown")
 
+        def ranks(page: Any) -> None:
+            page.locator("#ranking").wait_for()
+            page.locator("#ranking").evaluate("section => section.scrollIntoView()")
+
         picture("board", 1180)
         picture("board_dark", 1180, pointed, color_scheme="dark")
         picture("board_phone", 1500, width=390, is_mobile=True)
         picture("board_network", 1000, query={"entry": one.id})
         picture("board_compared", 900, query={"entry": one.id, "beside": other.id})
         picture("board_strategy", 900, query={"strategy": one.strategy})
+        picture("board_ranking", 1000, ranks, query={"split": "finals"})
 
 
 def chosen(rows: tuple[Row, ...]) -> tuple[Row, Row]:

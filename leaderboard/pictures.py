@@ -186,7 +186,7 @@ def draw_convergence(ranking: Ranking, path: Path) -> None:
     shown = [one for one in ranking.strategies if one.progress][:NAMED]
     if not shown:
         raise LeaderboardError("the ranking has no searches whose convergence could be drawn")
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator, NullFormatter
 
     names = [name for name in _AXES if all(any(p.against == name for p in one.progress) for one in shown)]
     with picture(path, 1.6 + 3.6 * len(names), 3.6) as figure:
@@ -207,6 +207,7 @@ def draw_convergence(ranking: Ranking, path: Path) -> None:
             else:
                 axes.set_xscale("log")
                 axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+                axes.xaxis.set_minor_formatter(NullFormatter())
             axes.set_xlabel(_AXES[against])
             axes.grid(alpha=0.25)
         panels[0].set_ylabel("hypervolume, validation")

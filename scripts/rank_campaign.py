@@ -42,6 +42,8 @@ class Campaign:
     points: int
     epochs: float | None = None
     scratch: bool = True
+    stages: str = "none"
+    """By name: which pay is found by timing, and all searches of a ranking have to have the same ones."""
 
 
 CAMPAIGNS = {
@@ -66,6 +68,7 @@ CAMPAIGNS = {
         points=2,
         epochs=1.0,
         scratch=False,
+        stages="sensitivity",
     ),
 }
 
@@ -144,8 +147,7 @@ def main() -> None:
     for seed, study in enumerate(studies):
         what = ["--workload", asked.workload, "--target", ",".join(asked.targets)]
         ways = ["--strategy", ",".join(asked.strategies), "--trials", str(asked.trials)]
-        # Which stages pay is found by timing, and all searches of a ranking have to have the same ones.
-        ways += ["--stages", "none"]
+        ways += ["--stages", asked.stages]
         ways += [] if asked.epochs is None else ["--epochs", str(asked.epochs)]
         ways += [] if options.checkpoint is None else ["--checkpoint", options.checkpoint]
         run(["search", *what, *ways, "--seed", str(seed), "--study", study, "--resume", *common], clock)

@@ -59,8 +59,8 @@ def main() -> None:
             page.locator("#ranking").wait_for()
             page.locator("#ranking").evaluate("section => section.scrollIntoView()")
 
-        picture("board", 1180)
-        picture("board_dark", 1180, pointed, color_scheme="dark")
+        picture("board", 1370)
+        picture("board_dark", 1370, pointed, color_scheme="dark")
         picture("board_phone", 1500, width=390, is_mobile=True)
         picture("board_network", 1000, query={"entry": one.id})
         picture("board_compared", 900, query={"entry": one.id, "beside": other.id})

@@ -22,7 +22,9 @@ const marks = (() => {
 
   // The methods and formats of a track; the dense network always looks the same.
   function learn(rows) {
-    const methods = [...new Set(rows.map((row) => row.method))].filter((method) => method !== "dense").sort();
+    const names = [...new Set(rows.map((row) => row.method))].filter((method) => method !== "dense").sort();
+    // Controls of methods come last: they stand among finals only, where the methods are to look as among searches.
+    const methods = [...names.filter((name) => !name.includes("@")), ...names.filter((name) => name.includes("@"))];
     styles = new Map(methods.map((method, i) => [method, { colour: `k${i % COLOURS}`, outline: i % OUTLINES.length }]));
     families = [...new Set(rows.map((row) => row.family))].sort();
     const numbers = new Map();

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 import signal
 import time
@@ -189,7 +190,7 @@ def search(
         )
         campaign = replace(campaign, layout=layout, staging=staging)
         left = None if budget is None else max(0.0, budget - (time.monotonic() - started))
-        signal.signal(signal.SIGTERM, _as_ctrl_c)
+        _end_well()
         with _progress(console, trials * len(names), campaign, store) as listen:
             summary = run_campaign(
                 campaign,
@@ -263,7 +264,7 @@ def finalists(
                 told = ", ".join(f"{name} {picked.count(name)}" for name in dict.fromkeys(picked))
                 console.print(f"{one.name}: {len(picked)} finalists on {seeds} seeds each: {told}", markup=False)
             return
-        signal.signal(signal.SIGTERM, _as_ctrl_c)
+        _end_well()
         summary = run_finalists(
             studies,
             finals,
@@ -379,9 +380,15 @@ def check_file(path: Path) -> None:
         raise InputError(f"file {path} cannot be written: give a file name in a folder that exists")
 
 
-def _as_ctrl_c(number: int, frame: object) -> None:
-    """What a cluster sends to a process that it wants to end, which then ends well."""
-    raise KeyboardInterrupt
+def _end_well() -> None:
+    """Makes SIGTERM, which clusters send to a process that is to end, do what Ctrl-C does."""
+
+    def as_ctrl_c(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, as_ctrl_c)
+    # It may come while a connection is given back, after all is written: SQLAlchemy then drops it, with a traceback.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 
 def train_dense(console: Console, evaluator: Evaluator) -> None:

@@ -22,7 +22,7 @@ HOSTILE = [
 ]
 """Names that a page, a template, a shell or a script might take for more than text."""
 
-RANKED = "fpga-zcu104"
+RANKED = "fpga-z7020"
 """The target of `finals`."""
 
 
@@ -61,7 +61,7 @@ def finals(strategies: list[str]) -> list[Entry]:
 def ranked_benchmark() -> Benchmark:
     """That `finals` are ranked by."""
     return benchmark(
-        name="digits-cnn-fpga-zcu104",
+        name="digits-cnn-fpga-z7020",
         target=RANKED,
         key=RANKED,
         track="modelled",

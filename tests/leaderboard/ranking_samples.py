@@ -10,13 +10,14 @@ from board_samples import cost, entry, training
 
 from leaderboard import Benchmark, Entry, Final, Searched
 
-KEY = "fpga-zcu104"
+KEY = "fpga-z7020"
+"""Has no benchmark that comes with shrinkboard: servers that tests start would rank by it."""
 DENSE = 0.95
 
 
 def benchmark(**changed: Any) -> Benchmark:
     fields: dict[str, Any] = {
-        "name": "digits-cnn-fpga-zcu104",
+        "name": "digits-cnn-fpga-z7020",
         "version": 1,
         "workload": "digits/cnn",
         "target": KEY,

@@ -135,9 +135,9 @@ def test_a_reference_front_is_that_of_the_pilots_finalists(store: Store, shipped
 @pytest.mark.parametrize(
     ("studies", "expected"),
     [
-        (["search-1"], "study 'search-1' is of search seed 1, which 'digits-cnn-fpga-zcu104@1' ranks by"),
+        (["search-1"], "study 'search-1' is of search seed 1, which 'digits-cnn-fpga-z7020@1' ranks by"),
         (["search-7", "search-1"], "study 'search-1' is of search seed 1"),
-        (["nowhere"], "study 'nowhere' has no finalists for 'fpga-zcu104'; there are 'search-0'"),
+        (["nowhere"], "study 'nowhere' has no finalists for 'fpga-z7020'; there are 'search-0'"),
         (["search-9"], "no finalist of 'search-9' is faster than the dense network and accurate enough to count"),
     ],
 )

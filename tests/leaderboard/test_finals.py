@@ -41,7 +41,7 @@ def test_searches_and_finals_are_never_in_one_board(store: Store) -> None:
 
 def test_a_final_says_where_it_comes_from_and_whether_it_was_chosen_for_the_track(store: Store) -> None:
     as_run = {"runtime_accuracy": {"top1": 0.96}, "runtime_test": {"top1": 0.94}}
-    costs = [cost(KEY, 2.0, **as_run), cost("fpga-zcu104", 8.0)]
+    costs = [cost(KEY, 2.0, **as_run), cost("fpga-z7020", 8.0)]
     both = {"trial": 1, "evaluation_seconds": 9.0, "costs": costs}
     dense = {"strategy": "dense", "role": "control", "origin": None, "costs": [cost(KEY, 1.0)]}
     given = [
@@ -70,7 +70,7 @@ def test_a_final_says_where_it_comes_from_and_whether_it_was_chosen_for_the_trac
     )
     assert (one.epochs, one.seconds, one.total_epochs, one.total_seconds) == (2.0, 3.5, 12.0, 15.5)
     assert (one.epoch_fp32, one.dense_epoch_fp32) == (0.5, 1.0)
-    assert [final.chosen for final in store.finals("digits/cnn", "fpga-zcu104")] == [False, False]
+    assert [final.chosen for final in store.finals("digits/cnn", "fpga-z7020")] == [False, False]
     assert store.finals("digits/cnn", "nowhere") == []
 
 

@@ -26,7 +26,7 @@ expect: Any = sync_api.expect
 
 _QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 KEY = "cpu-onnxruntime@ab12cd34"
-DEVICE = "fpga-zcu104"
+DEVICE = "fpga-z7020"
 
 
 @pytest.fixture(scope="module")
@@ -462,7 +462,7 @@ def test_a_ranking_shows_who_is_better_and_how_surely(visit: Callable[..., Visit
         accuracy = ranking.strategies[0].at_gain[2].accuracy
         assert accuracy
         expect(reached.get_by_role("cell").nth(2)).to_have_text(f"{100 * accuracy.mean:.2f}")
-        expect(page.locator("#ranking")).to_contain_text("digits-cnn-fpga-zcu104@1")
+        expect(page.locator("#ranking")).to_contain_text("digits-cnn-fpga-z7020@1")
         lines.first.get_by_role("link").click()
         expect(page.get_by_role("dialog").get_by_role("heading", level=2)).to_have_text("best")
 

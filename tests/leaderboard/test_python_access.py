@@ -25,7 +25,7 @@ def storage(tmp_path: Path) -> str:
             [
                 scored(0, 0.98, 1.0, strategy="dense", role="control"),
                 scored(1, 0.97, 2.0, strategy="=HYPERLINK(1)", training=training(starts_from="initial")),
-                entry(trial=2, costs=[cost("fpga-zcu104", 4.0), cost(speedup=None, unstable=True)]),
+                entry(trial=2, costs=[cost("fpga-z7020", 4.0), cost(speedup=None, unstable=True)]),
             ]
         )
     return str(tmp_path / "board.db")

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import shrinkboard
 from leaderboard import Benchmark, LeaderboardError, Store, commands, stored_ranking
 
-RANK = ("rank", "--workload", "digits/cnn", "--target", "fpga-zcu104")
+RANK = ("rank", "--workload", "digits/cnn", "--target", "fpga-z7020")
 HOSTILE = "<script>alert(1)</script>|[link](http://x)+int"
 LEVELS = {"low_rank+int": 0.02, "pca_l1": 0.0, "uniform_with_a_long_name+minifloat": -0.01, HOSTILE: -0.03}
 
@@ -52,7 +52,7 @@ def test_the_table_fits_a_terminal_and_says_what_deviates(storage: str) -> None:
     told = run(storage, *RANK)
     lines = told.splitlines()
     assert all(len(line.rstrip()) <= 100 for line in lines)
-    assert "digits/cnn on fpga-zcu104, modelled: benchmark digits-cnn-fpga-zcu104@1" in lines[0]
+    assert "digits/cnn on fpga-z7020, modelled: benchmark digits-cnn-fpga-z7020@1" in lines[0]
     assert lines[1].split()[:3] == ["rank", "strategy", "hypervolume"]
     assert "! pca_l1: no finalists of search seed 2" in told
     with Store(storage) as store:
@@ -142,24 +142,24 @@ def test_another_benchmark_can_be_asked_for(storage: str, tmp_path: Path) -> Non
     by_file = json.loads(run(storage, *RANK, "--benchmark", str(two), "--format", "json"))
     assert by_file["benchmark"]["version"] == 2
     assert {one["hypervolume"]["n"] for one in by_file["strategies"]} == {2}
-    assert "benchmark digits-cnn-fpga-zcu104@2 is in the storage" in run(storage, "benchmarks", "add", str(two))
+    assert "benchmark digits-cnn-fpga-z7020@2 is in the storage" in run(storage, "benchmarks", "add", str(two))
     assert json.loads(run(storage, *RANK, "--format", "json")) == by_file
-    first = run(storage, *RANK, "--benchmark", "digits-cnn-fpga-zcu104@1", "--format", "json")
+    first = run(storage, *RANK, "--benchmark", "digits-cnn-fpga-z7020@1", "--format", "json")
     assert json.loads(first)["benchmark"]["version"] == 1
     other = benchmark(name="other", workload="cifar10/resnet8")
     with Store(storage) as store:
         store.freeze_benchmark(other)
-    with pytest.raises(LeaderboardError, match="benchmark 'other@1' is of 'cifar10/resnet8' on 'fpga-zcu104', not of"):
+    with pytest.raises(LeaderboardError, match="benchmark 'other@1' is of 'cifar10/resnet8' on 'fpga-z7020', not of"):
         run(storage, *RANK, "--benchmark", "other")
 
 
 def test_benchmarks_are_listed_shown_dumped_and_given_a_front(storage: str, tmp_path: Path) -> None:
     (listed,) = json.loads(run(storage, "benchmarks", "--format", "json"))
     assert listed == json.loads(benchmark().to_json())
-    assert "digits-cnn-fpga-zcu104@1" in run(storage, "benchmarks")
+    assert "digits-cnn-fpga-z7020@1" in run(storage, "benchmarks")
     assert "0, 1, 2" in run(storage, "benchmarks", "show", benchmark().name)
     told = run(storage, "benchmarks", "front", benchmark().name, "--study", "search-7")
-    assert "benchmark digits-cnn-fpga-zcu104@2 is frozen with a reference front of 3 points" in told
+    assert "benchmark digits-cnn-fpga-z7020@2 is frozen with a reference front of 3 points" in told
     shown = Benchmark.from_json(run(storage, "benchmarks", "show", benchmark().name, "--format", "json"))
     assert (shown.version, len(shown.front)) == (2, 3)
     assert "2 benchmarks written" in run(storage, "benchmarks", "dump", "--out", str(tmp_path / "out"))
@@ -177,7 +177,7 @@ def test_a_track_without_finalists_is_an_empty_table(tmp_path: Path) -> None:
     url = str(tmp_path / "empty.db")
     with Store(url) as store:
         store.freeze_benchmark(benchmark())
-    assert "digits-cnn-fpga-zcu104@1" in run(url, *RANK)
+    assert "digits-cnn-fpga-z7020@1" in run(url, *RANK)
     assert json.loads(run(url, *RANK, "--format", "json"))["strategies"] == []
     assert "# digits/cnn on fpga" in run(url, *RANK, "--format", "markdown")
 
@@ -185,7 +185,7 @@ def test_a_track_without_finalists_is_an_empty_table(tmp_path: Path) -> None:
 def test_sb_ranks_in_python(storage: str) -> None:
     with shrinkboard.Store(storage) as store:
         found = shrinkboard.stored_ranking(store, benchmark())
-        finals = store.finals("digits/cnn", "fpga-zcu104")
+        finals = store.finals("digits/cnn", "fpga-z7020")
     same = [dataclasses.replace(f) for f in reversed(finals)]
     assert shrinkboard.rank(benchmark(), same, []).strategies[0].hypervolume == found.strategies[0].hypervolume
 

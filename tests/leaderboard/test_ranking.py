@@ -374,7 +374,7 @@ def test_a_ranking_is_plain_data() -> None:
     finals, tried = board({"one": 0.0, "two": -0.01}, seed=15)
     found = rank(benchmark(), finals, tried)
     read = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    assert read["benchmark"]["name"] == "digits-cnn-fpga-zcu104"
+    assert read["benchmark"]["name"] == "digits-cnn-fpga-z7020"
     assert [one["strategy"] for one in read["strategies"]] == [one.strategy for one in found.strategies]
     assert read["pairs"][0]["p"] == found.pairs[0].p
 

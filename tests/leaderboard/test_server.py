@@ -180,7 +180,7 @@ def test_a_ranking_is_that_of_the_command(tmp_path: Path) -> None:
             store.freeze_benchmark(ranked_benchmark())
             ranking = told(where)["ranking"]
         expected = stored_ranking(store, ranked_benchmark())
-    assert ranking["benchmark"] == "digits-cnn-fpga-zcu104@1"
+    assert ranking["benchmark"] == "digits-cnn-fpga-z7020@1"
     assert [one["name"] for one in ranking["strategies"]] == [one.strategy for one in expected.strategies]
     for told_, one in zip(ranking["strategies"], expected.strategies, strict=True):
         assert one.hypervolume and told_["hypervolume"] == asdict(one.hypervolume)

@@ -224,9 +224,10 @@ def _told(pairs: Sequence[Pair]) -> list[str]:
     if not tested:
         return []
     needed = resolution(max(tested), len(tested))
+    pairs_told = f"{len(tested)} pairs" if len(tested) > 1 else "one pair"
     return [
-        f"with {len(tested)} pairs on {max(tested)} search seeds the clearest difference must be {needed:.1f} times "
-        "its standard deviation to count; more search seeds tell more"
+        f"with {pairs_told} on {max(tested)} search seeds the clearest difference must be {needed:.1f} times its "
+        "standard deviation to count; more search seeds tell more"
     ]
 
 

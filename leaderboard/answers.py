@@ -136,8 +136,6 @@ class RankedStrategy(Answer):
     """Accuracy at fixed gains."""
     at_drop: list[At]
     """Gain at fixed drops."""
-    deviations: list[str]
-    """What is not as the benchmark asks for."""
 
 
 class Ranking(Answer):
@@ -152,6 +150,8 @@ class Ranking(Answer):
     final_seeds: int
     """Fresh seeds that each finalist was trained on."""
     strategies: list[RankedStrategy]
+    deviations: list[str]
+    """What is not as the benchmark asks for, and of which strategies."""
     notes: list[str]
 
 
@@ -233,10 +233,10 @@ def ranking(store: Store, workload: str, key: str) -> RankingAnswer:
                     front_probability=one.front_probability,
                     at_gain=list(one.at_gain),
                     at_drop=list(one.at_drop),
-                    deviations=list(one.deviations),
                 )
                 for one in found.strategies
             ],
+            deviations=found.deviations(),
             notes=list(found.notes),
         )
     )

@@ -99,6 +99,18 @@ class Ranking:
             self.notes,
         )
 
+    def deviations(self) -> list[str]:
+        """What is not as the benchmark asks for, a line each, after the names of the strategies that it is true of."""
+        found: dict[str, list[str]] = {}
+        for one in self.strategies:
+            for line in one.deviations:
+                found.setdefault(line, []).append(one.strategy)
+        everyone = [one.strategy for one in self.strategies]
+        return [
+            f"{'all strategies' if len(names) > 1 and names == everyone else ', '.join(names)}: {line}"
+            for line, names in found.items()
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, fit for JSON."""
         return {**asdict(self), "benchmark": self.benchmark.model_dump(mode="json")}

@@ -41,7 +41,7 @@ def to_table(ranking: Ranking) -> RenderableType:
         table.add_column(header, justify="left" if left else "right", no_wrap=i != 1, overflow="fold")
     for one in ranking.strategies:
         table.add_row(*(Text(cell) for cell in _brief(one)))
-    deviating = [Text(f"! {line}") for line in _deviations(ranking)]
+    deviating = [Text(f"! {line}") for line in ranking.deviations()]
     legend = f"{_LEGEND}; then accuracy in % at a gain, and the gain one point below the dense network; {_REACHED}"
     notes = [Text(f"note: {line}", style="dim") for line in ranking.notes]
     return Group(table, Text(legend, style="dim"), *deviating, *notes)
@@ -62,7 +62,7 @@ def to_markdown(ranking: Ranking) -> str:
             )
             lines += ["| " + " | ".join(map(escaped, row)) + " |" for row in section.rows]
             parts.append("\n".join(lines))
-    said = [*_deviations(ranking), *ranking.notes]
+    said = [*ranking.deviations(), *ranking.notes]
     if said:
         parts += ["## What to know", "\n".join(f"- {escaped(line)}" for line in said)]
     return "\n\n".join(parts) + "\n"
@@ -81,17 +81,6 @@ class _Section:
 def _title(ranking: Ranking) -> str:
     benchmark = ranking.benchmark
     return f"{benchmark.workload} on {benchmark.key}, {benchmark.track}: benchmark {benchmark.id}"
-
-
-def _deviations(ranking: Ranking) -> Iterator[str]:
-    """What deviates, each once, after the names of those to whom it applies."""
-    found: dict[str, list[str]] = {}
-    for one in ranking.strategies:
-        for line in one.deviations:
-            found.setdefault(line, []).append(one.strategy)
-    for line, names in found.items():
-        everyone = 1 < len(names) == len(ranking.strategies)
-        yield f"{'all strategies' if everyone else ', '.join(names)}: {line}"
 
 
 def _brief(one: Ranked) -> tuple[str, ...]:

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from search.commands import parse_duration
+from workloads import InputError
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 PRUNERS = (
@@ -136,10 +138,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the tables and pictures")
     options = parser.parse_args()
     asked = scaled(CAMPAIGNS[options.campaign], options.scale)
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", options.time_budget)
-    if not match:
-        parser.error(f"time budget {options.time_budget!r} is no duration; give 90s, 10m or 2h")
-    budget = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+    try:
+        budget = parse_duration(options.time_budget)
+    except InputError as error:
+        parser.error(str(error))
     clock = Clock(Path(f"{options.board}.seconds.json"), budget)
 
     common = ["--storage", options.board, "--workers", str(options.workers)]

@@ -190,7 +190,7 @@ def search(
         )
         campaign = replace(campaign, layout=layout, staging=staging)
         left = None if budget is None else max(0.0, budget - (time.monotonic() - started))
-        _end_well()
+        _end_like_ctrl_c()
         with _progress(console, trials * len(names), campaign, store) as listen:
             summary = run_campaign(
                 campaign,
@@ -264,7 +264,7 @@ def finalists(
                 told = ", ".join(f"{name} {picked.count(name)}" for name in dict.fromkeys(picked))
                 console.print(f"{one.name}: {len(picked)} finalists on {seeds} seeds each: {told}", markup=False)
             return
-        _end_well()
+        _end_like_ctrl_c()
         summary = run_finalists(
             studies,
             finals,
@@ -380,7 +380,7 @@ def check_file(path: Path) -> None:
         raise InputError(f"file {path} cannot be written: give a file name in a folder that exists")
 
 
-def _end_well() -> None:
+def _end_like_ctrl_c() -> None:
     """Makes SIGTERM, which clusters send to a process that is to end, do what Ctrl-C does."""
 
     def as_ctrl_c(number: int, frame: object) -> None:

@@ -79,8 +79,7 @@ def seems_alive(driver: Driver) -> bool:
 
 def studies(store: Store, storage: optuna.storages.BaseStorage) -> list[str]:
     """Names of all studies that are searched in a storage, and of those of finalists that are at work, sorted."""
-    searched = {name.rpartition("/")[0] for name in optuna.get_all_study_names(storage)} - {""}
-    return sorted(searched | {driver.study for driver in drivers_of(store) if seems_alive(driver)})
+    return sorted(_searched(storage) | {driver.study for driver in drivers_of(store) if seems_alive(driver)})
 
 
 def status(store: Store, storage: optuna.storages.BaseStorage, study: str) -> Status:
@@ -89,7 +88,7 @@ def status(store: Store, storage: optuna.storages.BaseStorage, study: str) -> St
     alive = {driver.id for driver in drivers}
     rows = [lease for lease in leases_of(store, study) if lease.trial >= 0]
     # Finalists are not searched for, so only their leases tell of them.
-    of_finalists = rows and not any(name.startswith(f"{study}/") for name in optuna.get_all_study_names(storage))
+    of_finalists = rows and study not in _searched(storage)
     searched = sorted({row.strategy for row in rows}) if of_finalists else searched_strategies(storage, study)
     progress = []
     for strategy in searched:
@@ -114,6 +113,10 @@ def status(store: Store, storage: optuna.storages.BaseStorage, study: str) -> St
     left = missing / rate if rate else (0.0 if missing == 0 else None)
     failures = sorted((lease for lease in rows if lease.state == "failed"), key=lambda lease: -lease.since)
     return Status(study, progress, drivers, rate, left, failures[:FAILURES], _fronts(store, study))
+
+
+def _searched(storage: optuna.storages.BaseStorage) -> set[str]:
+    return {name.rpartition("/")[0] for name in optuna.get_all_study_names(storage)} - {""}
 
 
 def _rate(ended: Sequence[float]) -> float | None:

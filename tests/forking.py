@@ -7,6 +7,7 @@ outputs and exit code as well, and ends as a process does.
 from __future__ import annotations
 
 import atexit
+import importlib
 import json
 import os
 import select
@@ -59,8 +60,7 @@ def _origin() -> subprocess.Popen[str]:
 
 
 def _serve() -> None:
-    import search.campaign  # noqa: F401
-
+    importlib.import_module("search.campaign")
     # A fork has none of the threads of its origin, and waits for ever for what they hold.
     assert len(list(Path("/proc/self/task").iterdir())) == 1
     for line in sys.stdin:

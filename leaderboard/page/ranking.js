@@ -157,14 +157,7 @@ const rankings = (() => {
     const table = (content, label) =>
       element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, content);
     const fixed = reached(ranking);
-    const deviating = new Map();
-    for (const one of ranking.strategies) {
-      for (const line of one.deviations) deviating.set(line, [...(deviating.get(line) ?? []), one.name]);
-    }
-    const deviations = [...deviating].map(([line, names]) => {
-      const everyone = names.length > 1 && names.length === ranking.strategies.length;
-      return element("li", {}, everyone ? "all strategies" : named(names.join(", ")), ": ", named(line));
-    });
+    const said = [...ranking.deviations, ...ranking.notes];
     holder.replaceChildren(
       element("h2", { id: "ranking-title" }, "Ranking of strategies"),
       element(
@@ -188,7 +181,7 @@ const rankings = (() => {
             ),
           ]
         : []),
-      ...(ranking.notes.length || deviations.length
+      ...(said.length
         ? [
             element(
               "details",
@@ -197,8 +190,7 @@ const rankings = (() => {
               element(
                 "ul",
                 { class: "note" },
-                deviations,
-                ranking.notes.map((line) => element("li", {}, named(line))),
+                said.map((line) => element("li", {}, named(line))),
               ),
             ),
           ]

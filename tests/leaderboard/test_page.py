@@ -168,7 +168,7 @@ def rows(board: str) -> tuple[Row, ...]:
 def ids(page: Any) -> list[str]:
     """The entries of the table, in its order, once the page is at rest."""
     page.locator("#board[aria-busy=false]").wait_for()
-    return page.locator("#table tbody tr").evaluate_all("rows => rows.map(row => row.dataset.id)")  # type: ignore[no-any-return]
+    return page.locator("#table tbody tr").evaluate_all("rows => rows.map(row => row.dataset.id)")
 
 
 def query_of(page: Any) -> dict[str, list[str]]:
@@ -517,7 +517,7 @@ def test_light_and_dark_follow_the_system_until_one_is_chosen(visit: Callable[..
 
     def ink(page: Any) -> list[int]:
         """The darkest opaque pixel that the points are drawn with, to see that the canvas follows too."""
-        return page.evaluate(  # type: ignore[no-any-return]
+        return page.evaluate(
             """() => { const c = document.querySelector('#main canvas');
             const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
             const sums = [];

@@ -145,7 +145,7 @@ def test_a_run_that_ends_early_is_gone_on_with(tmp_path: Path) -> None:
         told: list[Entry] = []
 
         def once(found: Entry | None, line: str) -> None:
-            told.append(found)  # type: ignore[arg-type]
+            told.append(found)
             if len(told) == 3:  # two dense networks, then one finalist
                 raise KeyboardInterrupt
 
@@ -190,7 +190,7 @@ def test_what_is_chosen_covers_nearly_as_much_as_any_choice_could(found: list[tu
 
     def covered(some: list[Entry]) -> float:
         gains = [e.costs[0].speedup.value for e in some if e.costs[0].speedup]
-        return hypervolume(gains, [e.accuracy.validation.primary for e in some], 0.95, 8.0)  # type: ignore[arg-type]
+        return hypervolume(gains, [e.accuracy.validation.primary for e in some], 0.95, 8.0)
 
     best = max(covered(list(some)) for some in itertools.combinations(entries, min(most, len(entries))))
     assert 1 <= len(picked) <= most
